@@ -1,0 +1,1 @@
+"""The model: a pattern string of mixers, from attention to the whole transformer."""

@@ -1,0 +1,73 @@
+"""The whole model: embedding, one block a letter of the pattern, norm, tied head."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.layers import Block, Norm
+
+
+class Transformer(nn.Module):
+    """A decoder-only transformer whose layers are spelled by `config.pattern`.
+
+    The table that turns a token into channels also turns channels into logits:
+    Press and Wolf (2017). Weights are a function of the config and the seed alone.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.channels)
+        self.blocks = nn.ModuleList(Block(letter, config) for letter in config.pattern)
+        self.norm = Norm(config.channels)
+        initialise(self, seed)
+
+    def forward(
+        self, ids: Tensor, states: list[Any] | None = None
+    ) -> tuple[Tensor, list[Any]]:
+        """Logits for the token after each token, and the states of all layers.
+
+        (B, T) -> (B, T, V), L states
+        """
+        x = self.embedding(ids)  # (B, T, C)
+        after = []
+        for block, state in zip(
+            self.blocks, states or [None] * len(self.blocks), strict=True
+        ):
+            x, state = block(x, state)
+            after.append(state)
+        return F.linear(self.norm(x), self.embedding.weight), after
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the targets, in nats per token.
+
+        (B, T), (B, T) -> (). A target of -100 is not counted.
+        """
+        logits, _ = self(inputs)  # (B, T, V)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+@torch.no_grad()
+def initialise(model: Transformer, seed: int) -> None:
+    """Set every weight, from a generator of its own.
+
+    | weights | values |
+    |---|---|
+    | embedding | normal, standard deviation 0.02 |
+    | matrices into a mixer or feed-forward layer | normal, deviation C ** -0.5 |
+    | matrices back into the residual stream | zero: a new block changes nothing |
+    | gains | one |
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, weights in model.named_parameters():
+        if name == "embedding.weight":
+            weights.normal_(0, 0.02, generator=generator)
+        elif name.endswith(("project_out.weight", "narrow.weight")):
+            weights.zero_()
+        elif weights.dim() == 2:
+            weights.normal_(0, weights.size(1) ** -0.5, generator=generator)
+        else:
+            weights.fill_(1)
