@@ -1,0 +1,62 @@
+"""Whole files or none: how everything the library saves reaches the disk.
+
+A file is written under another name, pushed to the disk, and only then renamed, so a
+reader sees the old content or the new and never a half. A process killed in between
+may leave its temporary file (`.write-*.tmp`), which nothing ever reads. Left out:
+locks, so two writers of one path are both safe and the last rename wins.
+"""
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Put `content` (text as UTF-8, line ends untouched) at `path`, whole or not at all.
+
+    Raises OSError with `path` in it; the old file is then as it was and no temporary
+    file stays. The steps are those of the POSIX manual: write, fsync, rename, fsync.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.parent / f".write-{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Push a rename to the disk, where the system can (Windows opens no folder)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of `data`, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of the file at `path`, read a megabyte at a time."""
+    running = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            running.update(block)
+    return running.hexdigest()
