@@ -1,0 +1,1 @@
+"""The library that the chapters of Cort33x build, one room at a time."""
