@@ -34,14 +34,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None
         raise
-    _sync_folder(path.parent)
+    bring_to_disk(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Push a rename to the disk, where the system can (Windows opens no folder)."""
+def bring_to_disk(path: str | os.PathLike[str]) -> None:
+    """Push a file's content, or a folder's renames, from memory to the disk.
+
+    Only where the system can: Windows opens no folder.
+    """
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -57,7 +57,7 @@ class Attention(nn.Module):
         angles = rotary_angles(position, T, self.head_channels)
         queries = F.rms_norm(queries, (self.head_channels,), self.query_gain)
         keys = F.rms_norm(keys, (self.head_channels,), self.key_gain)
-        return rotate(queries, angles.to(x)), rotate(keys, angles.to(x)), values
+        return rotate(queries, angles), rotate(keys, angles), values
 
     def join_heads(self, read: Tensor) -> Tensor:
         """Put the heads side by side and project them back.
@@ -83,12 +83,9 @@ class FullAttention(Attention):
             keys = torch.cat([state.keys, keys], dim=2)  # (B, H, S, D)
             values = torch.cat([state.values, values], dim=2)  # (B, H, S, D)
         T, S = queries.size(2), keys.size(2)
-        mask = None if S == T else torch.ones(T, S, dtype=torch.bool).tril(S - T)
-        read = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=None if mask is None else mask.to(x.device),
-            is_causal=mask is None,
-        )
+        if S == T:
+            read = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        else:
+            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+            read = F.scaled_dot_product_attention(queries, keys, values, mask)
         return self.join_heads(read), KeyValueState(keys, values, position + x.size(1))

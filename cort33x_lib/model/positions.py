@@ -23,7 +23,8 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
     (B, H, T, D), (T, D/2) -> (B, H, T, D)
     """
-    cosine, sine = angles.cos().to(x), angles.sin().to(x)
+    cosine = angles.cos().to(x.dtype).to(x.device)  # (T, D/2)
+    sine = angles.sin().to(x.dtype).to(x.device)  # (T, D/2)
     left, right = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
     turned = (left * cosine - right * sine, left * sine + right * cosine)
     return torch.cat(turned, dim=-1)  # (B, H, T, D)

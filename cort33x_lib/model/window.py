@@ -66,9 +66,8 @@ class WindowAttention(Attention):
             keys = torch.cat([state.keys, keys], dim=2)  # (B, H, S, D)
             values = torch.cat([state.values, values], dim=2)  # (B, H, S, D)
             mask = window_mask(queries.size(2), keys.size(2), self.window)
-            read = F.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask.to(x.device)
-            )
+            mask = mask.to(x.device)
+            read = F.scaled_dot_product_attention(queries, keys, values, mask)
         elif x.size(1) <= self.window:
             read = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         else:

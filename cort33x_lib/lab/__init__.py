@@ -1,0 +1,1 @@
+"""The lab: what a model knows, what it writes, and what this machine can do."""

@@ -1,0 +1,91 @@
+"""Every number of a training run, and the recipes that the book calls by name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; frozen, so that a record means what it says.
+
+    Raises ValueError for numbers that no run can have.
+    """
+
+    steps: int  # updates of the weights
+    rows: int  # B: sequences in one micro-batch
+    length: int  # T: tokens in one sequence
+    accumulation: int  # micro-batches in one step
+    peak_rate: float  # the highest learning rate, reached when the warm-up ends
+    final_rate: float  # the learning rate of the last step
+    warmup: float  # share of the steps in which the learning rate rises
+    decay: float  # weight decay, on matrices only
+    betas: tuple[float, float]  # how long AdamW remembers gradients and their squares
+    clip: float  # longest gradient, as the norm over all weights
+    save_every: int  # steps from one checkpoint to the next
+    seed: int  # decides the order of the documents and the first weights
+
+    def __post_init__(self):
+        for name in ("steps", "rows", "length", "accumulation", "save_every"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a whole number from 1")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is {self.warmup!r}, expected a share from 0 to 1")
+        if not 0 < self.final_rate <= self.peak_rate:
+            raise ValueError(
+                f"rates are {self.peak_rate!r} and {self.final_rate!r}, "
+                "expected 0 < final_rate <= peak_rate"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one update of the weights is computed from."""
+        return self.rows * self.length * self.accumulation
+
+
+RECIPES = {
+    # For tests and cells that must answer at once.
+    "tiny": Recipe(
+        steps=20,
+        rows=4,
+        length=32,
+        accumulation=1,
+        peak_rate=3e-3,
+        final_rate=3e-4,
+        warmup=0.1,
+        decay=0.1,
+        betas=(0.9, 0.95),
+        clip=1.0,
+        save_every=10,
+        seed=0,
+    ),
+    # Chapter 1: two minutes on two cores.
+    "tour": Recipe(
+        steps=800,
+        rows=4,
+        length=256,
+        accumulation=1,
+        peak_rate=4e-3,
+        final_rate=2e-4,
+        warmup=0.05,
+        decay=0.1,
+        betas=(0.9, 0.95),
+        clip=1.0,
+        save_every=200,
+        seed=0,
+    ),
+    # The reference model: 131,072 tokens a step, 20 tokens a parameter.
+    "cort33x": Recipe(
+        steps=5340,
+        rows=16,
+        length=1024,
+        accumulation=8,
+        peak_rate=3e-4,
+        final_rate=3e-5,
+        warmup=0.02,
+        decay=0.1,
+        betas=(0.9, 0.95),
+        clip=1.0,
+        save_every=100,
+        seed=0,
+    ),
+}

@@ -1,0 +1,129 @@
+"""The record of a run: one folder with a manifest and one JSON line a step.
+
+    runs/NAME/manifest.json     what was trained, on what, by which code, where
+    runs/NAME/metrics.jsonl     {"step": 1, "loss": 7.62, ...}, one line at a time
+    runs/NAME/checkpoints/      see `checkpoint`
+
+Two runs never share a folder: making one that exists is refused.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from cort33x_lib import files
+from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.training.recipe import Recipe
+
+ROOMS = ("text", "model", "training", "lab")
+
+
+def code_digest(room: str) -> str:
+    """The sha256 of a room's source: every Python file's name and bytes, in order."""
+    folder = Path(__file__).parents[1] / room
+    sources = sorted(folder.glob("*.py"))
+    return files.digest(b"".join(p.name.encode() + p.read_bytes() for p in sources))
+
+
+def processor_name() -> str:
+    """The processor as its maker calls it, or as Python does where that is hidden."""
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_machine() -> dict[str, str | int]:
+    """What a speed depends on: processor, cores, threads, system, versions."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }
+
+
+def make_manifest(
+    config: ModelConfig, recipe: Recipe, corpus: str, tokenizer: str
+) -> dict:
+    """All that a run depends on. `corpus` and `tokenizer` are their fingerprints."""
+    return {
+        "corpus": corpus,
+        "tokenizer": tokenizer,
+        "model": asdict(config),
+        "recipe": asdict(recipe),
+        "code": {room: code_digest(room) for room in ROOMS},
+        "machine": describe_machine(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+class Run:
+    """A run's folder, to write to and to read from."""
+
+    def __init__(self, folder: Path):
+        """Open a run that exists. Raises FileNotFoundError when it does not."""
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / "checkpoints"
+        self.manifest = json.loads(
+            (self.folder / "manifest.json").read_text(encoding="utf-8")
+        )
+
+    @classmethod
+    def create(cls, folder: Path, manifest: dict) -> Self:
+        """Make a new run. Raises FileExistsError when the folder holds one already."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise FileExistsError(
+                f"{folder} holds a run already: open it with Run({str(folder)!r}), "
+                "or choose another name"
+            ) from None
+        files.write_atomically(
+            folder / "manifest.json", json.dumps(manifest, indent=2) + "\n"
+        )
+        return cls(folder)
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def append(self, **metrics: float | int | str | bool) -> None:
+        """Add one line. `step` is required; lines of one step are read as one."""
+        line = json.dumps(metrics, allow_nan=False)
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def metrics(self) -> list[dict]:
+        """One dictionary a step, in order. A half-written last line is left out."""
+        if not self._metrics.exists():
+            return []
+        text = self._metrics.read_text(encoding="utf-8")
+        steps: dict[int, dict] = {}
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            values = json.loads(line)
+            steps.setdefault(values["step"], {}).update(values)
+        return [steps[step] for step in sorted(steps)]
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was written after a step, as resuming from it requires."""
+        kept: Iterable[dict] = (m for m in self.metrics() if m["step"] <= step)
+        files.write_atomically(
+            self._metrics, "".join(json.dumps(values) + "\n" for values in kept)
+        )
