@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Put `content` (text as UTF-8, line ends untouched) at `path`, whole or not at all.
+    """Put `content` (text as UTF-8, line ends kept) at `path`, whole or not at all.
 
     Raises OSError with `path` in it; the old file is then as it was and no temporary
     file stays. The steps are those of the POSIX manual: write, fsync, rename, fsync.
@@ -38,17 +38,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 
 
 def bring_to_disk(path: str | os.PathLike[str]) -> None:
-    """Push a file's content, or a folder's renames, from memory to the disk.
+    """Push a file's content, or a folder's renames, to the disk, where that works.
 
-    Only where the system can: Windows opens no folder.
+    Windows opens no folder, and some network disks cannot do it: the file is whole
+    all the same, so neither is an error.
     """
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def digest(data: bytes) -> str:

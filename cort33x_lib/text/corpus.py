@@ -55,8 +55,8 @@ def _refuse_surrogates(name: str, value: str, origin: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
+        found = f"U+{ord(value[error.start]):04X} at character {error.start}"
         raise CorpusError(
-            f"{origin!a}: {name} holds the lone surrogate U+{ord(value[error.start]):04X}"
-            f" at character {error.start}; decode the source again with the right"
-            " encoding"
+            f"{ascii(origin)}: {name} holds the lone surrogate {found};"
+            " decode the source again with the right encoding"
         ) from None
