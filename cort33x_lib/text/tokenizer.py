@@ -17,9 +17,9 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, pairwise
 from operator import index
 from pathlib import Path
@@ -29,6 +29,7 @@ from cort33x_lib.files import digest, write_atomically
 END = "<|end|>"
 FORMAT = "cort33x-tokenizer-1"
 CACHED_PIECES = 1 << 16
+BYTES = tuple(bytes([value]) for value in range(256))
 LONGEST = 257  # bytes of a piece: 64 characters and a space
 PATTERNS = {
     # In this order: the end of a contraction; a word with the space before it; digits
@@ -61,14 +62,13 @@ class Tokenizer:
     def __post_init__(self) -> None:
         if self.pattern not in PATTERNS:
             raise ValueError(f"pattern {self.pattern!r}: expected one of {[*PATTERNS]}")
-        for name in self.special_names:
-            if not name or self.special_names.count(name) > 1:
-                raise ValueError(f"special {name!r}: expected a name of its own")
+        if len({"", *self.special_names}) <= len(self.special_names):
+            raise ValueError(f"specials {self.special_names}: expected distinct names")
         self._tokens  # noqa: B018  (made now, so that a wrong merge is refused now)
 
     @cached_property
     def _tokens(self) -> list[bytes]:
-        tokens = [bytes([value]) for value in range(256)]
+        tokens = list(BYTES)
         for merge in self.merges:
             if not all(type(id) is int and 0 <= id < len(tokens) for id in merge):
                 raise ValueError(f"merge {merge}: expected ids below {len(tokens)}")
@@ -80,8 +80,11 @@ class Tokenizer:
         return tokens + [_checked(name).encode("utf-8") for name in self.special_names]
 
     @cached_property
-    def _pieces(self) -> "_Pieces":
-        return _Pieces(self.merges)
+    def _encode_piece(self) -> Callable[[str], list[int]]:
+        ranks = {pair: new for new, pair in enumerate(self.merges, 256)}
+        return lru_cache(CACHED_PIECES)(
+            lambda piece: merge_piece(piece.encode("utf-8", "surrogateescape"), ranks)
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -105,13 +108,9 @@ class Tokenizer:
         A lone surrogate cannot be written as UTF-8: it raises ValueError with its
         place, or becomes U+FFFD with `errors="replace"`.
         """
-        if not isinstance(text, str) or errors not in ("strict", "replace"):
-            raise ValueError(
-                f"got {type(text).__name__} and errors={errors!r}:"
-                " expected text and errors='strict' or errors='replace'"
-            )
-        text = _checked(text, errors)
-        return self._encode(text)
+        if errors not in ("strict", "replace"):
+            raise ValueError(f"errors={errors!r}: expected 'strict' or 'replace'")
+        return self._encode(_checked(text, errors))
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; those of valid UTF-8 are the ids of its text."""
@@ -119,7 +118,7 @@ class Tokenizer:
 
     def _encode(self, text: str) -> list[int]:
         pieces = PATTERNS[self.pattern].findall(text)
-        return list(chain.from_iterable(map(self._pieces.__getitem__, pieces)))
+        return list(chain.from_iterable(map(self._encode_piece, pieces)))
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes one id stands for; raises ValueError when there is no such id."""
@@ -128,8 +127,7 @@ class Tokenizer:
         except TypeError:
             place = -1
         if not 0 <= place < self.vocabulary:
-            last = self.vocabulary - 1
-            raise ValueError(f"token {id!r}: expected a whole number from 0 to {last}")
+            raise ValueError(f"token {id!r}: expected 0 to {self.vocabulary - 1}")
         return self._tokens[place]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -154,16 +152,11 @@ class Tokenizer:
         write_atomically(path, self._file())
 
     def _file(self) -> str:
-        head = {
-            "format": FORMAT,
-            "pattern": self.pattern,
-            "specials": self.special_names,
-        }
+        head = dict(format=FORMAT, pattern=self.pattern, specials=self.special_names)
+        shown = [token.decode("utf-8", "backslashreplace") for token in self._tokens]
         lines = [
-            json.dumps(
-                [*pair, token.decode("utf-8", "backslashreplace")], ensure_ascii=False
-            )
-            for pair, token in zip(self.merges, self._tokens[256:], strict=False)
+            json.dumps([*pair, text], ensure_ascii=False)
+            for pair, text in zip(self.merges, shown[256:], strict=False)
         ]
         merges = "[\n" + ",\n".join(lines) + "\n]"
         return json.dumps(head, ensure_ascii=False)[:-1] + f', "merges": {merges}}}\n'
@@ -175,7 +168,8 @@ class Tokenizer:
         try:
             return _parsed(data)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{os.fspath(path)} is no tokenizer: {error!r}") from error
+            fault = f"{os.fspath(path)} is no tokenizer"
+            raise ValueError(f"{fault} ({type(error).__name__}: {error})") from error
 
 
 def _parsed(data: bytes) -> Tokenizer:
@@ -191,32 +185,20 @@ def _parsed(data: bytes) -> Tokenizer:
 
 def _checked(text: str, errors: str = "strict") -> str:
     """The text itself, when UTF-8 can write it."""
+    if not isinstance(text, str):
+        raise ValueError(f"expected text, got {type(text).__name__}: {text!r:.80}")
     if text.isascii():
         return text
+    if errors == "replace":
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
     try:
         text.encode("utf-8")
-        return text
     except UnicodeEncodeError as error:
-        if errors == "replace":
-            return re.sub("[\ud800-\udfff]", "\ufffd", text)
         raise ValueError(
             f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}:"
             " expected text that UTF-8 can write, or errors='replace'"
         ) from None
-
-
-class _Pieces(dict[str, list[int]]):
-    """The ids of each piece met so far; emptied when full, so memory stays bounded."""
-
-    def __init__(self, merges: tuple[tuple[int, int], ...]) -> None:
-        self.ranks = {pair: new for new, pair in enumerate(merges, 256)}
-
-    def __missing__(self, piece: str) -> list[int]:
-        if len(self) >= CACHED_PIECES:
-            self.clear()
-        ids = merge_piece(piece.encode("utf-8", "surrogateescape"), self.ranks)
-        self[piece] = ids
-        return ids
+    return text
 
 
 def merge_piece(piece: bytes, ranks: dict[tuple[int, int], int]) -> list[int]:
@@ -249,32 +231,29 @@ def train_tokenizer(
     Raises ValueError when the texts hold too few pairs for it, saying how many ids
     they support, and for a lone surrogate in a text.
     """
-    specials = tuple(specials)
-    start = Tokenizer((), specials, pattern)
-    if isinstance(texts, str) or vocabulary < start.vocabulary:
-        raise ValueError(
-            f"got {type(texts).__name__} and vocabulary {vocabulary}: expected several"
-            f" texts and at least {start.vocabulary} (256 bytes and the specials)"
-        )
+    start = Tokenizer((), tuple(specials), pattern)
+    if vocabulary < (least := start.vocabulary):
+        raise ValueError(f"vocabulary {vocabulary}: expected at least {least}")
+    if isinstance(texts, str):
+        raise ValueError("expected several texts, got one string: put it in a list")
     pieces: Counter[str] = Counter()
     for text in texts:
         pieces.update(PATTERNS[pattern].findall(_checked(text)))
-    merges = tuple(_learn(pieces, vocabulary - start.vocabulary))
-    if len(merges) < vocabulary - start.vocabulary:
+    merges = tuple(_learn(pieces, vocabulary - least))
+    if least + len(merges) < vocabulary:
         raise ValueError(
-            f"vocabulary {vocabulary} asked, the texts support at most"
-            f" {start.vocabulary + len(merges)}: give more text or ask for less"
+            f"vocabulary {vocabulary}: the texts support at most {least + len(merges)};"
+            " give more text or ask for less"
         )
-    return Tokenizer(merges, specials, pattern)
+    return Tokenizer(merges, start.special_names, pattern)
 
 
 def _learn(pieces: Counter[str], count: int) -> Iterator[tuple[int, int]]:
-    """At most `count` merges: each time the most frequent pair of neighbours.
+    """At most `count` merges, each the most frequent pair of neighbours of its moment.
 
-    `counts` and `places` follow each merge instead of being counted again; the heap
-    keeps old entries, and one whose count has fallen goes back with the true count.
+    The heap keeps old entries; one whose count has fallen goes back with the true one.
     """
-    tokens = [bytes([value]) for value in range(256)]
+    tokens = list(BYTES)
     words = [list(piece.encode("utf-8")) for piece in pieces]
     times = list(pieces.values())
     counts: Counter[tuple[int, int]] = Counter()
@@ -290,8 +269,8 @@ def _learn(pieces: Counter[str], count: int) -> Iterator[tuple[int, int]]:
     heap = [entry(pair) for pair in counts]
     heapq.heapify(heap)
     while heap and len(tokens) < 256 + count:
-        negative, _, _, best = heapq.heappop(heap)
-        if -negative != counts[best]:
+        known, _, _, best = heapq.heappop(heap)
+        if -known != counts[best]:
             if counts[best]:
                 heapq.heappush(heap, entry(best))
             continue
@@ -314,12 +293,10 @@ def _learn(pieces: Counter[str], count: int) -> Iterator[tuple[int, int]]:
 
 
 def _joined(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    joined, place = [], 0
-    while place < len(word):
-        if tuple(word[place : place + 2]) == pair:
-            joined.append(new)
-            place += 2
+    joined: list[int] = []
+    for id in word:
+        if joined and (joined[-1], id) == pair:
+            joined[-1] = new
         else:
-            joined.append(word[place])
-            place += 1
+            joined.append(id)
     return joined
