@@ -86,7 +86,9 @@ def train(
     """
     optimizer = make_optimizer(model, recipe)
     done = 0
-    facts = {name: run.manifest[name] for name in ("corpus", "tokenizer")} if run else {}
+    facts = (
+        {name: run.manifest[name] for name in ("corpus", "tokenizer")} if run else {}
+    )
     if run and any(run.checkpoints.glob("step-*")):
         checkpoint = newest_checkpoint(run.checkpoints)
         restore(checkpoint, model, optimizer, facts)
@@ -127,9 +129,7 @@ def train(
                 if run:
                     run.append(**measured)
                     if step % recipe.save_every == 0:
-                        save_checkpoint(
-                            run.checkpoints, step, model, optimizer, facts
-                        )
+                        save_checkpoint(run.checkpoints, step, model, optimizer, facts)
             yield measured
     finally:
         if run and done:

@@ -1,10 +1,10 @@
 """The record of a run: one folder with a manifest and one JSON line a step.
 
-    runs/NAME/manifest.json     what was trained, on what, by which code, where
-    runs/NAME/metrics.jsonl     {"step": 1, "loss": 7.62, ...}, one line at a time
-    runs/NAME/checkpoints/      see `checkpoint`
+    runs/NAME-001/manifest.json     what was trained, on what, by which code, where
+    runs/NAME-001/metrics.jsonl     {"step": 1, "loss": 7.62, ...}, a line at a time
+    runs/NAME-001/checkpoints/      see `checkpoint`
 
-Two runs never share a folder: making one that exists is refused.
+Two runs never share a folder: a name that is taken gets the next number.
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -49,7 +50,9 @@ def describe_machine() -> dict[str, str | int]:
         "processor": processor_name(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "accelerator": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else "",
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -84,17 +87,17 @@ class Run:
         )
 
     @classmethod
-    def create(cls, folder: Path, manifest: dict) -> Self:
-        """Make a new run. Raises FileExistsError when the folder holds one already."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            raise FileExistsError(
-                f"{folder} holds a run already: open it with Run({str(folder)!r}), "
-                "or choose another name"
-            ) from None
+    def create(cls, runs: Path, name: str, manifest: dict) -> Self:
+        """Make a run in the folder `runs`, as NAME-001 or the next number not taken."""
+        runs = Path(runs)
+        runs.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = runs / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()  # refuses what exists, whoever made it
+                break
+            except FileExistsError:
+                continue
         files.write_atomically(
             folder / "manifest.json", json.dumps(manifest, indent=2) + "\n"
         )

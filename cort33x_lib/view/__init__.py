@@ -1,0 +1,1 @@
+"""The view: figures and widgets, for the chapters alone."""
