@@ -55,7 +55,7 @@ class Tokens:
         return self.ids[self.starts[number] : self.starts[number + 1]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file: a line of JSON about it, the arrays, and a SHA-256 of both."""
+        """Write one file: a line of JSON about it, the arrays, a SHA-256 of both."""
         head = {
             "format": FORMAT,
             "tokenizer": self.tokenizer,

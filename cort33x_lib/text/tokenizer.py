@@ -158,8 +158,8 @@ class Tokenizer:
             json.dumps([*pair, text], ensure_ascii=False)
             for pair, text in zip(self.merges, shown[256:], strict=False)
         ]
-        merges = "[\n" + ",\n".join(lines) + "\n]"
-        return json.dumps(head, ensure_ascii=False)[:-1] + f', "merges": {merges}}}\n'
+        body = ', "merges": [\n' + ",\n".join(lines) + "\n]}\n"
+        return json.dumps(head, ensure_ascii=False)[:-1] + body
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -235,16 +235,14 @@ def train_tokenizer(
     if vocabulary < (least := start.vocabulary):
         raise ValueError(f"vocabulary {vocabulary}: expected at least {least}")
     if isinstance(texts, str):
-        raise ValueError("expected several texts, got one string: put it in a list")
+        raise ValueError("got one text: expected a list of texts")
     pieces: Counter[str] = Counter()
     for text in texts:
         pieces.update(PATTERNS[pattern].findall(_checked(text)))
     merges = tuple(_learn(pieces, vocabulary - least))
     if least + len(merges) < vocabulary:
-        raise ValueError(
-            f"vocabulary {vocabulary}: the texts support at most {least + len(merges)};"
-            " give more text or ask for less"
-        )
+        most = least + len(merges)
+        raise ValueError(f"vocabulary {vocabulary}: the texts support at most {most}")
     return Tokenizer(merges, start.special_names, pattern)
 
 
