@@ -12,6 +12,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+PROJECT = Path(__file__).parents[1]  # where book/, data/ and runs/ are
+
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Put `content` (text as UTF-8, line ends kept) at `path`, whole or not at all.

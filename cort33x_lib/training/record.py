@@ -46,13 +46,12 @@ def processor_name() -> str:
 
 def describe_machine() -> dict[str, str | int]:
     """What a speed depends on: processor, cores, threads, system, versions."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "processor": processor_name(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else "",
+        "accelerator": accelerator,
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -102,6 +101,11 @@ class Run:
             folder / "manifest.json", json.dumps(manifest, indent=2) + "\n"
         )
         return cls(folder)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What must be the same to go on from a checkpoint of this run."""
+        return {name: self.manifest[name] for name in ("corpus", "tokenizer")}
 
     @property
     def _metrics(self) -> Path:
