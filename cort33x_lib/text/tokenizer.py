@@ -164,9 +164,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
         """Read what `save` wrote; raises ValueError naming the file and the fault."""
-        data = Path(path).read_bytes()
         try:
-            return _parsed(data)
+            return _parsed(Path(path).read_bytes())
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             fault = f"{os.fspath(path)} is no tokenizer"
             raise ValueError(f"{fault} ({type(error).__name__}: {error})") from error

@@ -1,5 +1,7 @@
 // Shows the widgets of a page that has no kernel. Only anywidgets can live here:
 // their front end travels with the page, and a small model stands in for the kernel.
+// A classic script, because a page opened from the disk may not load modules.
+(() => {
 const TYPE = "application/vnd.jupyter.widget-";
 const SORRY = "This control needs a running kernel: open the chapter in JupyterLab.";
 const found = (kind) =>
@@ -47,17 +49,22 @@ async function show(place, record, model) {
   await widget.render({ model, el: place });
 }
 
-const records = Object.assign({}, ...found("state").map(({ state }) => state));
-const models = {};
-for (const { script, model_id } of found("view")) {
-  const record = records[model_id];
-  const place = document.createElement("div");
-  place.className = "static-widget";
-  script.after(place);
-  if (record?.model_module === "anywidget") {
-    await show(place, record, (models[model_id] ??= standIn(record)));
-  } else {
-    place.textContent = SORRY;
-    place.classList.add("needs-kernel");
+async function showAll() {
+  const records = Object.assign({}, ...found("state").map(({ state }) => state));
+  const models = {};
+  for (const { script, model_id } of found("view")) {
+    const record = records[model_id];
+    const place = document.createElement("div");
+    place.className = "static-widget";
+    script.after(place);
+    if (record?.model_module === "anywidget") {
+      await show(place, record, (models[model_id] ??= standIn(record)));
+    } else {
+      place.textContent = SORRY;
+      place.classList.add("needs-kernel");
+    }
   }
 }
+
+document.addEventListener("DOMContentLoaded", showAll);
+})();

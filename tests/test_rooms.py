@@ -1,0 +1,125 @@
+"""Who may import whom, how long files may be, and what the library never does."""
+
+import ast
+
+import pytest
+
+from run import ROOT
+
+ARROWS = {
+    "text": set(),
+    "model": set(),
+    "training": {"text", "model"},
+    "lab": {"text", "model", "training"},
+    "view": {"text", "model", "training", "lab"},
+    "files": set(),  # plumbing that every room may use
+}
+FILE_LINES, LIBRARY_LINES = 300, 4000
+NEVER = {"eval", "exec", "print", "torch.load", "pickle", "builtins.eval"}
+AT_IMPORT = (
+    ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign
+    | ast.AnnAssign
+)  # fmt: skip
+
+
+def imported(node, package):
+    """The modules that an import statement names, in full."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = package[: len(package) - node.level + 1] if node.level else []
+    start = ".".join([*base, *([node.module] if node.module else [])])
+    return [f"{start}.{alias.name}" for alias in node.names]
+
+
+def faults_of(folder):
+    """Every broken rule in a library folder, as sentences."""
+    faults, total = [], 0
+    for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.js")]):
+        name = file.relative_to(folder).as_posix()
+        text = file.read_text(encoding="utf-8")
+        length = len(text.splitlines())
+        if length >= FILE_LINES:
+            faults.append(f"{name} has {length} lines, {FILE_LINES - 1} are allowed")
+        if file.suffix == ".js":
+            continue
+        total += length
+        room = name.split("/")[0].removesuffix(".py")
+        package = ["cort33x_lib", *name.split("/")[:-1]]
+        if room != "__init__" and room not in ARROWS:
+            faults.append(f"{name} is in no room of the drawing")
+            continue
+        allowed = ARROWS.get(room, set()) | {room, "files"}
+        tree = ast.parse(text)
+        for node in tree.body:
+            docstring = isinstance(node, ast.Expr) and isinstance(
+                node.value, ast.Constant
+            )
+            if not docstring and not isinstance(node, AT_IMPORT):
+                faults.append(f"{name}:{node.lineno} does work when it is imported")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for module in imported(node, package):
+                    parts = module.split(".")
+                    if parts[0] in ("book", "tests", "run", "mirror", "pickle"):
+                        faults.append(f"{name}:{node.lineno} imports {parts[0]}")
+                    if parts[0] == "cort33x_lib" and parts[1] not in allowed:
+                        faults.append(f"{name}:{node.lineno} {room} -> {parts[1]}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in NEVER:
+                called = ast.unparse(node.func)
+                faults.append(f"{name}:{node.lineno} calls {called}")
+    if total >= LIBRARY_LINES:
+        faults.append(f"the library has {total} lines")
+    return faults
+
+
+def test_the_library_keeps_the_rules(capsys):
+    assert faults_of(ROOT / "cort33x_lib") == []
+    with capsys.disabled():
+        for room in sorted(ARROWS):
+            files = (ROOT / "cort33x_lib").glob(f"{room}*/**/*.py")
+            lines = sum(len(f.read_text("utf-8").splitlines()) for f in files)
+            print(f"\n{lines:5} lines in {room}", end="")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("text/a.py", "import cort33x_lib.model.config", "text -> model"),
+        ("text/a.py", "from cort33x_lib import lab", "text -> lab"),
+        ("model/a.py", "from ..text import corpus", "model -> text"),
+        ("model/a.py", "def f():\n    from ..view import g", "model -> view"),
+        ("training/a.py", "from ..lab.evaluation import x", "training -> lab"),
+        ("files.py", "from .text import corpus", "files -> text"),
+        ("attic/a.py", "x = 1", "no room"),
+        ("lab/a.py", "import pickle", "imports pickle"),
+        ("lab/a.py", "from tests.conftest import site", "imports tests"),
+        ("lab/a.py", "def f(x):\n    return eval(x)", "calls eval"),
+        ("lab/a.py", "def f(x):\n    return torch.load(x)", "calls torch.load"),
+        ("lab/a.py", "def f(x):\n    print(x)", "calls print"),
+        ("lab/a.py", "for x in []:\n    pass", "when it is imported"),
+        ("lab/a.py", "x = 1\n" * 300, "300 lines"),
+        ("view/a.js", "\n" * 300, "300 lines"),
+    ],
+)
+def test_a_planted_fault_is_found(tmp_path, file, text, fault):
+    place = tmp_path / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+    found = faults_of(tmp_path)
+    assert len(found) == 1 and fault in found[0]
+
+
+def test_allowed_imports_are_no_fault(tmp_path):
+    for room in ("training", "view"):
+        (tmp_path / room).mkdir()
+    code = "from ..text.corpus import Document\nimport cort33x_lib.model\n"
+    (tmp_path / "training" / "a.py").write_text(code + "from .. import files\n")
+    (tmp_path / "view" / "a.py").write_text("from ..lab import x\ny = x.eval()\n")
+    assert faults_of(tmp_path) == []
+
+
+def test_too_long_a_library_is_found(tmp_path):
+    (tmp_path / "lab").mkdir()
+    for number in range(14):
+        (tmp_path / "lab" / f"a{number}.py").write_text("x = 1\n" * 290)
+    assert faults_of(tmp_path) == ["the library has 4060 lines"]
