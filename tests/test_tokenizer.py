@@ -1,0 +1,404 @@
+"""The tokenizer: no text is lost, none forges a special, and it equals a plain one."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cort33x_lib.files import sha256_of
+from cort33x_lib.text.tokenizer import (
+    CACHED_PIECES,
+    END,
+    LONGEST,
+    PATTERNS,
+    Tokenizer,
+    train_tokenizer,
+)
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = {
+    "nothing": "",
+    "one letter": "a" * 1_000_000,
+    "one space": " " * 1_000_000,
+    "line ends": "\r\n" * 300_000,
+    "NUL": "\x00" * 300_000,
+    "apostrophes": "'" * 300_000,
+    "digits": "7" * 300_000,
+    "combining marks": "e\u0301\u0302" * 100_000,
+    "Chinese": "".join(map(chr, range(0x4E00, 0x9F00))) * 5,
+    "alternating case": "aB" * 150_000,
+    "byte order mark": "\ufeffhello \ufeff",
+    "emoji": "👨‍👩‍👧‍👦👍🏽🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️" * 1000,
+    "right to left": "שלום עולם \u202eمرحبا\u202c " * 1000,
+    "separators": "a\u2028b\u2029c\x85d\x0be\x1cf\xa0g\u3000h",
+    "numbers beyond ten": "½ ² Ⅷ 四 ٣٤٥ 𝟙𝟚𝟛",
+}
+PIECES_OF_CODE = ["def", " ", "  ", "\n", "_x", "it's", "'re", "12345", "é", "\u0301"]
+PIECES_OF_CODE += ["<|end|>", "<|", "|>", "end", "\t", "👍", "\u200d", "...", "DON'T"]
+
+
+def plain_train(texts: list[str], vocabulary: int) -> list[tuple[int, int]]:
+    """The definition, counted again from nothing for every merge."""
+    tokens = [bytes([value]) for value in range(256)]
+    pieces = [piece for text in texts for piece in PATTERNS["prose-1"].findall(text)]
+    words = [(list(piece.encode()), n) for piece, n in Counter(pieces).items()]
+    merges = []
+    while len(tokens) < vocabulary - 1:
+        counts = Counter()
+        for word, n in words:
+            for pair in zip(word, word[1:], strict=False):
+                counts[pair] += n
+        best = min(counts, key=lambda p: (-counts[p], tokens[p[0]], tokens[p[1]]))
+        merges.append(best)
+        words = [(plain_join(word, best, len(tokens)), n) for word, n in words]
+        tokens.append(tokens[best[0]] + tokens[best[1]])
+    return merges
+
+
+def plain_join(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    out = []
+    while word:
+        found = tuple(word[:2]) == pair
+        out.append(new if found else word[0])
+        word = word[2 if found else 1 :]
+    return out
+
+
+def plain_encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
+    ids = []
+    for piece in PATTERNS["prose-1"].findall(text):
+        word = list(piece.encode())
+        for new, pair in enumerate(merges, 256):
+            word = plain_join(word, pair, new)
+        ids += word
+    return ids
+
+
+def sources(size: int) -> str:
+    """Real text: the start of some modules of the standard library."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    names = ["argparse.py", "inspect.py", "typing.py", "doctest.py", "random.py"]
+    text = "".join((folder / name).read_text(encoding="utf-8") for name in names)
+    return text[:size]
+
+
+def random_text(chance: random.Random, size: int) -> str:
+    """Code points of every plane, mixed with pieces that the pattern must cut."""
+    parts = []
+    for _ in range(size):
+        if chance.random() < 0.6:
+            parts.append(chance.choice(PIECES_OF_CODE))
+            continue
+        point = chance.randrange(chance.choice([0x80, 0x800, 0x10000, 0x110000]))
+        parts.append(chr(point) if not 0xD800 <= point < 0xE000 else "\ufffd")
+    return "".join(parts)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([sources(150_000)], 1000)
+
+
+def every_code_point() -> str:
+    return "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+
+
+def test_pieces_joined_are_the_text_for_every_code_point() -> None:
+    find = PATTERNS["prose-1"].findall
+    points = every_code_point()
+    for text in (points, " ".join(points), "a".join(points), "'".join(points)):
+        pieces = find(text)
+        assert "".join(pieces) == text
+        assert max(len(piece.encode("utf-8")) for piece in pieces) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Mia doesn't go.", ["Mia", " doesn", "'t", " go", "."]),
+        ("she'll  say", ["she", "'ll", " ", " say"]),
+        ("'then'", ["'", "then", "'"]),
+        ("12345 apples", ["12", "34", "5", " apples"]),
+        (" 7", [" ", "7"]),
+        ("snake_case", ["snake", "_", "case"]),
+        ("end.\n\n  Next", ["end", ".", "\n\n ", " Next"]),
+        ('said: "No!"', ["said", ":", ' "', "No", '!"']),
+        ("x" * 100, ["x" * 64, "x" * 36]),
+        ("é à", ["é", " à"]),
+        ("tail  ", ["tail", "  "]),
+    ],
+)
+def test_the_pattern_cuts_as_it_says(text: str, pieces: list[str]) -> None:
+    assert PATTERNS["prose-1"].findall(text) == pieces
+
+
+def test_training_equals_the_plain_trainer_on_real_text() -> None:
+    text = sources(12_000)
+    assert list(train_tokenizer([text], 600).merges) == plain_train([text], 600)
+
+
+def test_training_equals_the_plain_trainer_on_random_text() -> None:
+    chance = random.Random(1)
+    for size in (30, 100, 200):
+        for alphabet in ("ab", "aab ", "abc'1 \n", None):
+            letters = "".join(chance.choices(alphabet or "x", k=5 * size))
+            texts = [letters if alphabet else random_text(chance, size)]
+            most = supported(texts)
+            expected = plain_train(texts, most)
+            assert list(train_tokenizer(texts, most).merges) == expected
+            half = (most + 257) // 2
+            assert list(train_tokenizer(texts, half).merges) == plain_train(texts, half)
+
+
+def supported(texts: list[str]) -> int:
+    """The largest vocabulary that the texts allow, as the error message says it."""
+    with pytest.raises(ValueError, match="support at most") as caught:
+        train_tokenizer(texts, 100_000)
+    return int(re.search(r"at most (\d+)", str(caught.value))[1])
+
+
+def test_encoding_equals_the_plain_encoder(tokenizer: Tokenizer) -> None:
+    chance = random.Random(2)
+    texts = [random_text(chance, chance.randrange(30)) for _ in range(60)]
+    texts += ["a" * 300, "=" * 200, sources(170_000)[-1500:]]
+    for text in texts:
+        assert tokenizer.encode(text) == plain_encode(text, tokenizer.merges)
+
+
+def test_order_of_texts_and_hash_seed_change_nothing() -> None:
+    script = """
+import sys, sysconfig, pathlib
+from cort33x_lib.text.tokenizer import train_tokenizer
+folder = pathlib.Path(sysconfig.get_path("stdlib"))
+names = ["random.py", "bisect.py", "heapq.py"][:: int(sys.argv[1])]
+texts = [(folder / name).read_text(encoding="utf-8") for name in names]
+print(train_tokenizer(texts, 900).name)
+"""
+    names = set()
+    for turn in range(6):
+        command = [sys.executable, "-c", script, str((-1) ** turn)]
+        environment = {**os.environ, "PYTHONHASHSEED": str(turn)}
+        names.add(subprocess.check_output(command, env=environment, cwd=ROOT))
+    assert len(names) == 1
+    assert re.fullmatch(rb"[0-9a-f]{64}\s*", names.pop())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_comes_back_and_in_time(name: str, tokenizer: Tokenizer) -> None:
+    text = HOSTILE[name]
+    start = time.perf_counter()
+    ids = tokenizer.encode(text)
+    assert time.perf_counter() - start < 10
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_bytes(text.encode("utf-8")) == ids
+    assert max(ids, default=0) < tokenizer.specials[END]
+
+
+def test_every_code_point_and_random_text_come_back(tokenizer: Tokenizer) -> None:
+    points = every_code_point()
+    assert tokenizer.decode(tokenizer.encode(points)) == points
+    chance = random.Random(3)
+    for _ in range(3000):
+        text = random_text(chance, chance.randrange(40))
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_any_bytes_come_back(tokenizer: Tokenizer) -> None:
+    chance = random.Random(4)
+    samples = [bytes(range(256)), b"\x80" * 5000, b"\xed\xa0\x80", b"\xf0\x9f\x91"]
+    samples += [chance.randbytes(chance.randrange(60)) for _ in range(3000)]
+    for data in samples:
+        ids = tokenizer.encode_bytes(data)
+        assert tokenizer.decode_bytes(ids) == data
+        assert tokenizer.decode(ids) == data.decode("utf-8", "replace")
+
+
+def test_the_cache_is_bounded(tokenizer: Tokenizer) -> None:
+    text = " ".join(map(str, range(40_000)))
+    words = re.sub("[0-9]", lambda digit: "abcdefghij"[int(digit[0])], text)
+    words += words.upper()
+    assert len(set(PATTERNS["prose-1"].findall(words))) > CACHED_PIECES
+    assert tokenizer.decode(tokenizer.encode(words)) == words
+    assert tokenizer._encode_piece.cache_info().currsize <= CACHED_PIECES
+
+
+def test_no_text_makes_a_special(tokenizer: Tokenizer) -> None:
+    chance = random.Random(5)
+    parts = [END, "<", "|", "end", ">", "<|", "|>", "END", "\u200b", " ", "＜|end|＞"]
+    trained = train_tokenizer([f"{END} {END}{END} an end " * 50], 267, (END, "end"))
+    for _ in range(5000):
+        text = "".join(chance.choices(parts, k=chance.randrange(1, 8)))
+        for one in (tokenizer, trained):
+            ids = one.encode(text)
+            assert not set(ids) & set(one.specials.values())
+            assert one.decode(ids) == text
+
+
+def test_specials_have_the_last_ids() -> None:
+    tokenizer = train_tokenizer(["low lower lowest"], 262, ("<|end|>", "<|ask|>"))
+    assert tokenizer.specials == {"<|end|>": 260, "<|ask|>": 261}
+    assert tokenizer.vocabulary == 262 and len(tokenizer.merges) == 4
+    assert tokenizer.token_bytes(260) == b"<|end|>"
+    assert tokenizer.decode([*tokenizer.encode("low"), 261]) == "low<|ask|>"
+
+
+def test_ids_that_do_not_exist_are_refused(tokenizer: Tokenizer) -> None:
+    strange = [-1, 1000, 2**63, 1.0, float("nan"), True, None, "a", b"a", [1]]
+    for id in strange:
+        for call in (tokenizer.token_bytes, lambda id: tokenizer.decode([id])):
+            with pytest.raises(ValueError, match="expected 0 to 999"):
+                call(id)
+    assert tokenizer.decode(np.array([104, 105], np.uint16)) == "hi"
+
+
+def test_lone_surrogates_are_refused_or_replaced(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"U\+DC80 at character 3"):
+        tokenizer.encode("abc\udc80")
+    with pytest.raises(ValueError, match=r"U\+D83D at character 1"):
+        train_tokenizer(["a\ud83d\ude00"], 257)
+    ids = tokenizer.encode("é\ud800 \udfff", errors="replace")
+    assert tokenizer.decode(ids) == "é\ufffd \ufffd"
+    with pytest.raises(ValueError, match="errors='ignore'"):
+        tokenizer.encode("a", errors="ignore")
+
+
+def test_streamed_text_equals_the_whole(tokenizer: Tokenizer) -> None:
+    chance = random.Random(6)
+    for _ in range(1000):
+        text = random_text(chance, 12)
+        ids = [chance.randrange(1000) for _ in range(12)]
+        parts = list(tokenizer.decode_stream(iter(ids)))
+        assert "".join(parts) == tokenizer.decode(ids) and all(parts)
+        assert "".join(tokenizer.decode_stream(tokenizer.encode(text))) == text
+    family = "👨‍👩‍👧"
+    by_byte = list(tokenizer.decode_stream(family.encode("utf-8")))
+    assert by_byte == list(family)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["ab"], 256), "vocabulary 256: expected at least 257"),
+        (([], 300), "support at most 257"),
+        ((["ab"], 300), "support at most 258"),
+        (("ab", 258), "expected a list of texts"),
+        (([b"ab"], 258), "expected text, got bytes"),
+        ((["ab"], 259, ("x", "x")), "expected distinct names"),
+        ((["ab"], 259, ("",)), "expected distinct names"),
+        ((["ab"], 258, (7,)), "expected text, got int"),
+        ((["ab"], 258, ("\ud800",)), "lone surrogate"),
+        ((["ab"], 258, (END,), "prose-0"), "pattern 'prose-0'"),
+    ],
+)
+def test_training_says_what_is_wrong(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(*arguments)
+
+
+def test_merges_that_make_no_tokenizer_are_refused() -> None:
+    doubling = tuple((id, id) for id in [97, *range(256, 300)])
+    for merges, message in [
+        (((97, 256),), "expected ids below 256"),
+        (((-1, 97),), "expected ids below 256"),
+        (((97, 98.0),), "expected ids below 256"),
+        (((True, 98),), "expected ids below 256"),
+        (((97, 98, 99),), "expected a pair"),
+        (((97, 98), (97, 98)), "expected distinct tokens"),
+        (((97, 98), (256, 99), (98, 99), (97, 258)), "expected distinct tokens"),
+        (doubling, "short tokens"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Tokenizer(merges)
+
+
+def test_a_tokenizer_is_fixed_once_made(tokenizer: Tokenizer) -> None:
+    with pytest.raises(AttributeError):
+        tokenizer.merges = ()
+    tokenizer.specials[END] = 3
+    assert tokenizer.specials[END] == 999
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    loaded = Tokenizer.load(path)
+    assert loaded == tokenizer and loaded.name == tokenizer.name == sha256_of(path)
+    text = sources(20_000)
+    assert loaded.encode(text) == tokenizer.encode(text)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    first = content["merges"][0]
+    assert first[2].encode() == tokenizer.token_bytes(256)
+    with_spaces = train_tokenizer(["abc é"], 260, (" <|a b|>\n", '"'))
+    with_spaces.save(path)
+    assert Tokenizer.load(path) == with_spaces
+
+
+BROKEN = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "without its last byte": lambda data: data[:-1],
+    "with a byte more": lambda data: data + b"\n",
+    "not UTF-8": lambda data: data.replace(b'"he"', b'"\xff"'),
+    "with Windows line ends": lambda data: data.replace(b"\n", b"\r\n"),
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "NUL": lambda data: data + b"\x00",
+    "a list": lambda data: b"[]",
+    "a number": lambda data: b"7",
+    "deeply nested": lambda data: b"[" * 100_000,
+    "a long number": lambda data: data.replace(b"[32,", b"[" + b"9" * 9999 + b",", 1),
+    "no merges": lambda data: data.replace(b'"merges"', b'"merge"'),
+    "merges twice": lambda data: data[:-2] + b', "merges": []}\n',
+    "another format": lambda data: data.replace(b"izer-1", b"izer-2"),
+    "another pattern": lambda data: data.replace(b"prose-1", b"(a+)+$"),
+    "a pattern that is a list": lambda data: data.replace(b'"prose-1"', b"[]"),
+    "specials that are null": lambda data: data.replace(b'["<|end|>"]', b"null"),
+    "specials that are text": lambda data: data.replace(b'["<|end|>"]', b'"abc"'),
+    "a special that is a number": lambda data: data.replace(b'"<|end|>"', b"5"),
+    "a special twice": lambda data: data.replace(b'"<|end|>"', b'"a", "a"'),
+    "a merge of its own id": lambda data: data.replace(b"[32, 32", b"[256, 32", 1),
+    "a negative id": lambda data: data.replace(b"[32, 32", b"[-32, 32", 1),
+    "an id that is true": lambda data: data.replace(b"[32, 32", b"[true, 32", 1),
+    "a fraction": lambda data: data.replace(b"[32, 32", b"[32.0, 32", 1),
+    "not a number": lambda data: data.replace(b"[32, 32", b"[NaN, 32", 1),
+    "another id": lambda data: data.replace(b"[32, 32", b"[32, 33", 1),
+    "another token": lambda data: data.replace(b'"  "', b'" x"', 1),
+    "a merge of three": lambda data: data.replace(b"[32, 32", b"[32, 32, 32", 1),
+    "merges that are objects": lambda data: re.sub(rb"\[\d[^\]]*\]", b"{}", data),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_files_are_refused(fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(((32, 32), (104, 101), (116, 257), (256, 256))).save(path)
+    assert Tokenizer.load(path).token_bytes(258) == b"the"
+    broken = BROKEN[fault](path.read_bytes())
+    assert broken != path.read_bytes()
+    path.write_bytes(broken)
+    with pytest.raises(ValueError, match="tokenizer.json is no tokenizer"):
+        Tokenizer.load(path)
+
+
+def test_changed_bytes_never_pass_for_the_same_tokenizer(tmp_path: Path) -> None:
+    path, chance, refused = tmp_path / "tokenizer.json", random.Random(8), 0
+    tokenizer = train_tokenizer([sources(3000)], 300)
+    tokenizer.save(path)
+    data = path.read_bytes()
+    for _ in range(1000):
+        changed = bytearray(data)
+        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert Tokenizer.load(path).name != tokenizer.name
+        except ValueError:
+            refused += 1
+    assert refused > 900  # the rest are tokenizers with a special of another name
