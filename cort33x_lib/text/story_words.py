@@ -1,12 +1,19 @@
-"""Word lists, weighted tables and sentence patterns of the story world."""
+"""The lexicon of the story world: its word lists, names, numbers and sentences."""
 
-import math
 import re
 import tomllib
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from cort33x_lib.text.story_tables import (
+    Entry,
+    Table,
+    check_prefix_free,
+    indefinite,
+    read_sections,
+    zipf_weights,
+)
 
 # Sections of phrases.txt that compete with each other: one bit each.
 LEADS = "bare then first_beat day_1 day_2 day_3 scenery closing end".split()
@@ -19,91 +26,6 @@ WORDS = (
     "weather feelings traits verbs adverbs jobs activities moods"
 ).split()
 SLOT_OF = {"weather": "weather", "activities": "activity"}  # else: without the s
-
-
-class Entry(NamedTuple):
-    """One line of a data file: its text and "file:line"."""
-
-    text: str
-    where: str
-
-
-class Table:
-    """Weighted options of one kind of choice.
-
-    texts[i] is what is written, values[i] what the choice returns, nats[i] is
-    -ln of its probability. Weights are whole numbers, so that every machine draws
-    the same option from the same random number.
-    """
-
-    def __init__(self, texts: Sequence[str], weights: Sequence[int], values=None):
-        self.texts = list(texts)
-        self.weights = list(weights)
-        self.values = list(range(len(self.texts)) if values is None else values)
-        self.cumulative = [float(mass) for mass in accumulate(self.weights)]
-        self.total = self.cumulative[-1]
-        self.nats = [math.log(self.total / weight) for weight in self.weights]
-        self.place = {text: place for place, text in enumerate(self.texts)}
-        self.lengths = sorted({len(text) for text in self.texts if text})
-
-
-def zipf_weights(count: int, power: float, shift: float) -> list[int]:
-    """Whole-number weights that fall as 1 / (rank + shift) ** power."""
-    return [max(1, round(1e6 / (rank + shift) ** power)) for rank in range(count)]
-
-
-def indefinite(words: str) -> str:
-    """The words with their article: "drum" -> "a drum", "old drum" -> "an old drum"."""
-    vowel = words[0] in "aeiou" and not words.startswith(("use", "uni", "eu", "one"))
-    return ("an " if vowel else "a ") + words
-
-
-def read_sections(path: Path) -> dict[str, list[Entry]]:
-    """Entries of a list file by section; lines before any "[name]" are under "".
-
-    Raises ValueError naming file and line for a missing or empty file, an empty
-    section and an entry that occurs twice in its section.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a word list here, found no file")
-    sections: dict[str, list[Entry]] = {}
-    seen: dict[tuple[str, str], int] = {}
-    name = ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if text.startswith("[") and text.endswith("]"):
-            name = text[1:-1]
-            sections.setdefault(name, [])
-            continue
-        if (name, text) in seen:
-            first = seen[name, text]
-            raise ValueError(f"{path}:{number}: {text!r} is already on line {first}")
-        seen[name, text] = number
-        sections.setdefault(name, []).append(Entry(text, f"{path}:{number}"))
-    empty = [name for name, entries in sections.items() if not entries]
-    if empty or not sections:
-        part = f" in section [{empty[0]}]" if empty else ""
-        raise ValueError(f"{path}: expected at least one entry{part}, found none")
-    return sections
-
-
-def check_prefix_free(entries: Sequence[Entry]) -> None:
-    """Raise ValueError if one entry begins, in whole words, like another one."""
-    known: dict[str, str] = {}
-    for text, where in entries:
-        if text in known:
-            raise ValueError(f"{where}: {text!r} is also at {known[text]}")
-        known[text] = where
-    for text, where in entries:
-        for cut in range(len(text)):
-            inside_a_word = cut and text[cut - 1].isalnum() and text[cut].isalnum()
-            if not inside_a_word and text[:cut] in known:
-                raise ValueError(
-                    f"{where}: {text!r} begins like {text[:cut]!r} at "
-                    f"{known[text[:cut]]}: a reader could not tell them apart"
-                )
 
 
 class Lexicon:
@@ -188,7 +110,9 @@ class Lexicon:
 
     def _read_names(self) -> None:
         girls, boys = self._names("girls"), self._names("boys")
-        check_prefix_free(girls + boys)
+        pronouns = [Entry(word, "the pronouns") for word in ("She", "He")]
+        self.starts = girls + boys + pronouns  # how a sentence may begin
+        check_prefix_free(self.starts)
         weights = self._zipf("names", len(girls)) + self._zipf("names", len(boys))
         self.names = Table([entry.text for entry in girls + boys], weights)
         self.girls = len(girls)  # names[: girls] are girls
@@ -198,17 +122,19 @@ class Lexicon:
             word: Table(["", word], [2, 3]) for word in ("she", "he", "She", "He")
         }
         things, self.kept = self.slots["thing"], []
+        people = max(map(int, self.limits["people"]))
+        needed = people + 1 + self.limits["finds"]
         for part in range(self.pairs):
             members = range(part, len(things.texts), self.pairs)
             texts = [things.texts[member] for member in members]
             weights = [things.weights[member] for member in members]
-            if len(texts) < max(map(int, self.limits["people"])):
+            if len(texts) < needed:
                 raise ValueError(
-                    f"{self.folder / 'things.txt'}: {len(things.texts)} things are too "
-                    f"few to reserve one pair in {self.pairs}"
+                    f"{self.folder / 'things.txt'}: expected at least "
+                    f"{needed * self.pairs} things to reserve one pair in "
+                    f"{self.pairs}, found {len(things.texts)}"
                 )
             self.kept.append(Table(texts, weights, members))
-        self.kept_mass = [table.total for table in self.kept]
 
     def _names(self, name: str) -> list[Entry]:
         entries = read_sections(self.folder / f"{name}.txt")[""]
@@ -252,15 +178,18 @@ class Lexicon:
         self.sections["bare"] = self.sections["end"] = [Entry("", "")]
         for group in (LEADS[:-1] + ASKS, ACTIONS):
             entries = [e for kind in group for e in self._section(kind)]
-            check_prefix_free([e._replace(text=_head(e.text)) for e in entries if e[0]])
-        self.plot = {name: self._patterns(name) for name in PLOT}
+            heads = [e._replace(text=_head(e.text)) for e in entries if e.text]
+            starts = self.starts if group is not ACTIONS else []
+            check_prefix_free(heads + starts)
+        self._parts: dict[str, Table] = {}
         self._mixed: dict[int, Table] = {}
+        self.plot = {name: self._patterns(name) for name in (*PLOT, *BIT)}
         self.asks = {name: self._prompts(name) for name in ASKS}
         people = {int(n): weight for n, weight in self.limits["people"].items()}
         self.joins = []
         for count in range(2, max(people) + 1):
             more = sum(weight for n, weight in people.items() if n > count)
-            options = [(" and ", people.get(count, 0)), (", ", more)]
+            options = [(" and ", people.get(count, 0), True), (", ", more, False)]
             options = [option for option in options if option[1]]
             self.joins.append(Table(*zip(*options, strict=True)))
 
@@ -274,12 +203,15 @@ class Lexicon:
 
     def _patterns(self, name: str) -> Table:
         """A section as a table of heads; each value is (section, steps)."""
+        if name in self._parts:
+            return self._parts[name]
         entries = self._section(name)
         heads = [entry._replace(text=_head(entry.text)) for entry in entries]
         check_prefix_free(heads)
         values = [(name, self._steps(entry)) for entry in entries]
         weights = self._zipf("phrases", len(entries))
-        return Table([head.text for head in heads], weights, values)
+        self._parts[name] = Table([head.text for head in heads], weights, values)
+        return self._parts[name]
 
     def _steps(self, entry: Entry) -> tuple:
         """What follows the head: (table or None, function or None, literal) a slot."""
@@ -314,7 +246,7 @@ class Lexicon:
         if table is None:
             texts, weights, values = [], [], []
             for kind in BIT:
-                if not mask & BIT[kind]:
+                if not (mask & BIT[kind] and self.kinds[kind]):
                     continue
                 part = self._patterns(kind)
                 scale = 1e6 * self.kinds[kind] / part.total
