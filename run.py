@@ -284,11 +284,13 @@ def read_log(log):
 def explain(failure, log):
     """The lines of a log that say what went wrong, and what to do."""
     text = read_log(log)
-    telling = r"^.*(?:WARNING|ERROR): .*$|^An error occurred[\s\S]*?(?=\n \[mystnb)"
-    lines = re.findall(telling, text, re.MULTILINE) or text.rstrip().split("\n")
-    advice = [ADVICE[words] for words in ADVICE if re.search(words, text)]
-    sentence = " ".join([failure] + advice[:1] + ["Then call it again."])
-    return "\n".join(lines[-20:]) + f"\n\n{sentence}\nThe whole log: {log}"
+    telling = r"An error occurred while e[\s\S]*?(?=\n \[mystnb)|.*(WARNING|ERROR):.*"
+    found = [match.group() for match in re.finditer(telling, text)]
+    lines = "\n".join(found or [text]).strip().split("\n")
+    for words in ADVICE:
+        if re.search(words, text):
+            failure += f" {ADVICE[words]} Then call it again."
+    return "\n".join(lines[-40:]) + f"\n\n{failure}\nThe whole log: {log}"
 
 
 def main(words):

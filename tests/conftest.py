@@ -1,4 +1,4 @@
-"""What several tests share: chapters as tests, the built site, a browser, JupyterLab."""
+"""Shared by tests: chapters as tests, the built site, a browser, JupyterLab."""
 
 import os
 import shutil

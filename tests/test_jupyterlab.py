@@ -1,0 +1,96 @@
+"""A reader opens a chapter in JupyterLab, runs it, and uses the dashboard."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+CHAPTERS = ["00_start_here.md", "01_train_a_model_in_three_minutes.md"]
+MINUTE = 60_000
+
+
+@pytest.fixture
+def open_chapter(lab, browser):
+    address, _ = lab
+    context = browser.new_context(viewport={"width": 1500, "height": 1000})
+
+    def open_one(name):
+        page = context.new_page()
+        page.set_default_timeout(MINUTE)
+        page.goto(f"{address}/lab/tree/book?token=testing&reset")
+        page.locator(".jp-DirListing-item", has_text=name).dblclick()
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        # A command given before the kernel is ready is lost.
+        page.locator(".jp-StatusBar-Item", has_text="| Idle").wait_for()
+        return page
+
+    yield open_one
+    context.close()
+
+
+def choose(page, menu, entry):
+    page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click()
+    page.locator(f".lm-Menu-itemLabel:text-is('{entry}')").click()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_double_click_opens_a_notebook_and_saving_it_changes_nothing(
+    lab, open_chapter, name
+):
+    chapter = lab[1] / "book" / name
+    before, saved_at = chapter.read_bytes(), chapter.stat().st_mtime_ns
+    page = open_chapter(name)
+    assert page.locator(".jp-Dialog").count() == 0
+    choose(page, "File", "Save Notebook")
+    for _ in range(100):
+        if chapter.stat().st_mtime_ns != saved_at:
+            break
+        page.wait_for_timeout(100)
+    assert chapter.stat().st_mtime_ns != saved_at, "the chapter was not saved"
+    assert chapter.read_bytes() == before
+
+
+def test_the_tour_runs_and_its_dashboard_obeys(open_chapter):
+    page = open_chapter(CHAPTERS[1])
+    choose(page, "Run", "Run All Cells")
+    dashboard = page.locator(".jp-Notebook .training-dashboard").first
+    dashboard.wait_for(timeout=3 * MINUTE)
+    status = dashboard.locator("[data-role=status]")
+
+    def state(words, seconds):
+        expect(status).to_have_attribute(
+            "data-state", re.compile(words), timeout=1000 * seconds
+        )
+
+    def press(word):
+        dashboard.get_by_role("button", name=word, exact=True).click()
+
+    def step():
+        return int(status.get_attribute("data-step"))
+
+    # A run that the chapter has made goes first; the reader's own comes after it.
+    page.wait_for_timeout(1000)
+    state("idle|stopped|finished|running", 60)
+    if status.get_attribute("data-state") != "running":
+        press("Run")
+    state("running", 60)
+    expect(status).not_to_have_attribute("data-step", "0", timeout=MINUTE)
+    press("Pause")
+    state("paused", 5)
+    page.wait_for_timeout(500)
+    paused_at = step()
+    page.wait_for_timeout(1000)
+    assert step() == paused_at
+    press("Resume")
+    state("running", 5)
+    page.wait_for_timeout(2000)
+    assert step() > paused_at
+    press("Stop")
+    state("stopped", 2)
+    page.locator(".jp-StatusBar-Item", has_text="| Idle").wait_for(timeout=4 * MINUTE)
+    unrun = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt", has_text="[*]")
+    expect(unrun).to_have_count(0, timeout=4 * MINUTE)
+    errors = page.locator(
+        '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+    )
+    assert errors.count() == 0, errors.first.inner_text()
