@@ -20,6 +20,7 @@ def double(number):
     """Gives twice the number."""
     return 2 * number
 '''
+TAGGED = "```{code-cell}\n:tags: [library]\n\n"
 CHAPTER = "Text.\n\n" + TAGGED + "def double(number):\n    %s\n```\n"
 
 
@@ -72,10 +73,10 @@ def code_of(cell):
 def test_a_public_name_means_one_thing():
     names = Counter()
     for file in (ROOT / "cort33x_lib").rglob("*.py"):
-        names.update(mirror.definitions(file.read_text(encoding="utf-8")))
+        names.update(list(mirror.definitions(file.read_text(encoding="utf-8"))))
     shared = {name for name, count in names.items() if count > 1 and name in LIBRARY}
-    used = {name for path in mirror.chapters() for name in built_by(path)}
-    assert shared & used == set(), "`make mirror` could not tell these apart"
+    built = {name for path in mirror.chapters() for name in built_by(path)}
+    assert shared & built == set(), "`make mirror` could not tell these apart"
 
 
 def built_by(path):
