@@ -305,7 +305,7 @@ def test_training_says_what_is_wrong(arguments: tuple, message: str) -> None:
 
 
 def test_merges_that_make_no_tokenizer_are_refused() -> None:
-    doubling = tuple((id, id) for id in [97, *range(256, 300)])
+    doubling = tuple((id, id) for id in [97, *range(256, 270)])
     for merges, message in [
         (((97, 256),), "expected ids below 256"),
         (((-1, 97),), "expected ids below 256"),
