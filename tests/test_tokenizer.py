@@ -115,7 +115,7 @@ def every_code_point() -> str:
 def test_pieces_joined_are_the_text_for_every_code_point() -> None:
     find = PATTERNS["prose-1"].findall
     points = every_code_point()
-    for text in (points, " ".join(points), "a".join(points), "'".join(points)):
+    for text in (points, "a 'a".join(points)):
         pieces = find(text)
         assert "".join(pieces) == text
         assert max(len(piece.encode("utf-8")) for piece in pieces) <= LONGEST
@@ -207,7 +207,7 @@ def test_every_code_point_and_random_text_come_back(tokenizer: Tokenizer) -> Non
     points = every_code_point()
     assert tokenizer.decode(tokenizer.encode(points)) == points
     chance = random.Random(3)
-    for _ in range(3000):
+    for _ in range(1000):
         text = random_text(chance, chance.randrange(40))
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -235,7 +235,7 @@ def test_no_text_makes_a_special(tokenizer: Tokenizer) -> None:
     chance = random.Random(5)
     parts = [END, "<", "|", "end", ">", "<|", "|>", "END", "\u200b", " ", "＜|end|＞"]
     trained = train_tokenizer([f"{END} {END}{END} an end " * 50], 267, (END, "end"))
-    for _ in range(5000):
+    for _ in range(3000):
         text = "".join(chance.choices(parts, k=chance.randrange(1, 8)))
         for one in (tokenizer, trained):
             ids = one.encode(text)
