@@ -1,0 +1,122 @@
+"""The view: what figures and widgets hold; how they look is the browser tests' part."""
+
+import threading
+import time
+
+import pytest
+
+from cort33x_lib.view.figures import level_bars, loss_curves, show, table
+from cort33x_lib.view.widgets import TrainingDashboard, thin
+
+
+def test_a_table_shows_its_cells_as_they_are():
+    shown = table(["a", "b"], [["<script>x</script>", "1|2"]]).data
+    assert shown.splitlines() == [
+        "| a | b |",
+        "|---|---|",
+        "| &lt;script&gt;x&lt;/script&gt; | 1&#124;2 |",
+    ]
+
+
+def test_figures_are_the_same_bytes_each_time():
+    metrics = [{"step": n, "loss": 5.0 / n} for n in range(1, 30)]
+    metrics[9]["held_out"] = 2.0
+
+    def drawn():
+        return show(loss_curves({"seed 0": metrics}, baseline=5.0, floor=1.0)).data
+
+    assert drawn() == drawn()
+    assert "<svg" in drawn()
+    assert (
+        "<svg" in show(level_bars({"model": 1.0, "floor": 0.5}, "bits per byte")).data
+    )
+
+
+@pytest.mark.parametrize("length", [0, 1, 400, 401, 10_000])
+def test_thinned_curves_keep_their_mean(length):
+    values = [float(n) for n in range(length)]
+    thinned = thin(values)
+    assert len(thinned) <= 400
+    if length % 400 == 0 and length:
+        assert sum(thinned) / len(thinned) == pytest.approx(sum(values) / length)
+
+
+def records(count, pace=0.0, fault_at=None, closed=None):
+    try:
+        for step in range(1, count + 1):
+            time.sleep(pace)
+            if step == fault_at:
+                raise ArithmeticError("loss nan")
+            record = {
+                "step": step,
+                "loss": 5.0 / step,
+                "learning_rate": 0.1,
+                "tokens_per_second": 10.0,
+                "seconds": step * 0.1,
+            }
+            if step % 5 == 0:
+                record |= {"held_out": 4.0, "sample": f"story {step}"}
+            yield record
+    finally:
+        if closed:
+            closed.set()
+
+
+def dashboard(**options):
+    return TrainingDashboard(lambda: records(**options), options["count"], 1.0, 6.0)
+
+
+def test_a_run_to_the_end_is_shown_whole():
+    shown = dashboard(count=12)
+    assert shown.state == "idle"
+    assert shown.wait() == "finished"
+    assert shown.curve["step"] == list(range(1, 13))
+    assert shown.held_out == [[5, 4.0], [10, 4.0]]
+    assert shown.samples == [[5, "story 5"], [10, "story 10"]]
+
+
+def test_pause_resume_and_stop():
+    closed = threading.Event()
+    shown = dashboard(count=10_000, pace=0.002, closed=closed)
+    shown.start()
+    time.sleep(0.1)
+    shown.pause()
+    assert shown.state == "paused"
+    time.sleep(0.05)
+    paused_at = len(shown._records)
+    time.sleep(0.1)
+    assert len(shown._records) == paused_at
+    shown.start()
+    time.sleep(0.1)
+    assert shown.state == "running"
+    assert len(shown._records) > paused_at
+    started = time.monotonic()
+    shown.stop()
+    assert shown.wait() == "stopped"
+    assert time.monotonic() - started < 1
+    assert closed.is_set()
+
+
+def test_stop_while_paused():
+    shown = dashboard(count=10_000, pace=0.001)
+    shown.start()
+    shown.pause()
+    shown.stop()
+    assert shown.wait() == "stopped"
+
+
+def test_a_fault_in_training_reaches_the_reader():
+    shown = dashboard(count=10, fault_at=3)
+    with pytest.raises(ArithmeticError, match="loss nan"):
+        shown.wait()
+    assert shown.state == "failed"
+    assert shown.message == "ArithmeticError: loss nan"
+    assert shown.curve["step"] == [1, 2]
+
+
+def test_run_after_stop_takes_up_the_records_where_they_are_taken_again():
+    shown = dashboard(count=6)
+    shown.wait()
+    shown.start()
+    assert shown.wait() == "finished"
+    assert shown.curve["step"] == [1, 2, 3, 4, 5, 6]
