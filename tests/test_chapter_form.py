@@ -6,7 +6,6 @@ import statistics
 
 import jupytext
 import pytest
-from jupytext.config import load_jupytext_config
 
 import mirror
 
@@ -162,16 +161,9 @@ def test_a_chapter_has_the_form(chapter, capsys):
     "page", sorted((mirror.ROOT / "book").glob("*.md")), ids=lambda path: path.stem
 )
 def test_saving_an_untouched_page_changes_nothing(page):
-    text = page.read_text(encoding="utf-8")
-    config = load_jupytext_config(str(page))
-    notebook = jupytext.read(page, config=config)
-    config.set_default_format_options({})
-    notebook.metadata.setdefault("jupytext", {}).setdefault(
-        "notebook_metadata_filter", config.notebook_metadata_filter
-    )
-    saved = jupytext.writes(notebook, fmt="md:myst", config=config)
-    filter_line = f"  notebook_metadata_filter: {config.notebook_metadata_filter}\n"
-    assert saved.replace(filter_line, "") == text
+    saved = jupytext.writes(jupytext.read(page), fmt="md:myst")
+    saved = re.sub(" *jupytext_version: .*\n", "", saved)  # the settings leave it out
+    assert saved == page.read_text(encoding="utf-8")
 
 
 GOOD = (
