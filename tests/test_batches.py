@@ -2,7 +2,6 @@
 
 import random
 import sysconfig
-import time
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,8 @@ def test_rows_are_whole_documents_and_each_starts_once_an_epoch(case: int) -> No
     documents = {int(tokens.document(n)[0]): n for n in range(len(tokens))}
     begun = []
     for row in rows_of(Batches(tokens, rows, length, seed=case), 60):
-        place = 0
+        assert row[0] == STOP
+        place = 1
         while place < len(row):
             number = documents[int(row[place])]  # a KeyError is a row from the middle
             document = tokens.document(number)[: len(row) - place]
@@ -133,23 +133,10 @@ def test_changing_a_batch_changes_nothing_else() -> None:
     assert torch.equal(batches[0][0], kept[0])
 
 
-def test_a_batch_takes_about_a_millisecond() -> None:
-    tokens = corpus(random_sizes(5, 20_000, 300))
-    batches = Batches(tokens, 16, 256, seed=0)
-    batches[0]
-    times = []
-    for step in range(1, 200):
-        start = time.perf_counter()
-        batches[step]
-        times.append(time.perf_counter() - start)
-    print(f"median {1000 * np.median(times):.2f} ms a batch of 16 x 256")
-    assert np.median(times) < 0.005  # five times the aim, for a busy machine
-
-
 @pytest.mark.parametrize(
     ("sizes", "rows", "length", "seed", "message"),
     [
-        ([4, 4], 2, 8, 0, "8 tokens in 2 documents: expected at least 9"),
+        ([4, 3], 2, 8, 0, "7 tokens in 2 documents: expected at least 8"),
         ([], 2, 8, 0, "0 tokens in 0 documents"),
         ([9], 0, 4, 0, "rows 0, length 4, seed 0"),
         ([9], 1, 0, 0, "rows 1, length 0, seed 0"),
@@ -169,8 +156,8 @@ def test_a_step_before_the_first_is_refused() -> None:
 
 
 def test_the_smallest_corpus_fills_one_row() -> None:
-    inputs, targets = Batches(corpus([9]), 3, 8, 0)[10]
-    assert inputs.tolist() == [list(range(1000, 1008))] * 3
+    inputs, targets = Batches(corpus([8]), 3, 8, 0)[10]
+    assert inputs.tolist() == [[STOP, *range(1000, 1007)]] * 3
     assert targets[0, -1] == STOP
 
 

@@ -1,8 +1,8 @@
 """From token ids to batches, each a pure function of a seed and a step number.
 
 All documents lie end to end in one array. An epoch is a fresh shuffle of them; rows are
-filled from it in order, each row starts at the start of a document, and what overhangs
-a row is left out until the next epoch, so no document is read from its middle.
+filled from it in order, each row starts with an end token and then a document, and what
+overhangs a row is left out until the next epoch, so no document is read from its middle.
 
 Chosen: batches found by counting, so exact resume needs one integer and no state.
 Left out: mixtures of corpora, several processes, and arrays larger than memory.
@@ -49,6 +49,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.nbytes)
+
+    @property
+    def end(self) -> int:
+        """The id that closes every document."""
+        return int(self.ids[-1])
 
     def document(self, number: int) -> np.ndarray:
         """The ids of one document, the end token last."""
@@ -127,10 +132,10 @@ class Batches:
         if rows < 1 or length < 1 or seed < 0:
             sizes = f"rows {rows}, length {length}, seed {seed}"
             raise ValueError(f"{sizes}: expected at least 1, 1 and 0")
-        if len(tokens.ids) < length + 1:
+        if len(tokens.ids) < length:
             raise ValueError(
                 f"{len(tokens.ids)} tokens in {len(tokens)} documents: expected at"
-                f" least {length + 1}, a row of {length} and the token after it"
+                f" least {length}, the length of a row"
             )
         self.tokens, self.rows, self.length, self.seed = tokens, rows, length, seed
         self._used = [0]  # for each epoch met: its documents that the last one has used
@@ -154,12 +159,11 @@ class Batches:
         epoch = bisect_right(self._before, row) - 1
         order, bounds = self._epoch(epoch)
         place = row - self._before[epoch]
-        size = self.length + 1
-        parts = []
+        parts = [[self.tokens.end]]
         for document in order[bounds[place] : bounds[place + 1]]:
             first, end = self.tokens.starts[document : document + 2]
-            parts.append(self.tokens.ids[first : min(end, first + size)])
-        return np.concatenate(parts)[:size]
+            parts.append(self.tokens.ids[first : min(end, first + self.length)])
+        return np.concatenate(parts)[: self.length + 1]
 
     def _pack(self, epoch: int) -> tuple[np.ndarray, list[int]]:
         """The order of an epoch's documents and the next one's, and where rows start.
@@ -175,7 +179,7 @@ class Batches:
         )
         lengths = np.diff(self.tokens.starts)[order]
         ends = np.cumsum(lengths)
-        full = (ends - lengths)[:count] + self.length + 1
+        full = (ends - lengths)[:count] + self.length
         after = (np.searchsorted(ends, full) + 1).tolist()
         bounds = [self._used[epoch]]
         while bounds[-1] < count:
