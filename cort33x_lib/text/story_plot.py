@@ -45,6 +45,7 @@ class Tale:
         self.choose, self.choose_except = chooser.choose, chooser.choose_except
         self.pick, self.say = chooser.pick, chooser.say
         self.special = special
+        self.gains = lexicon.gains[special]
         self.names: list[str] = []
         self.ids: list[int] = []  # place of each person in the table of names
         self.places: list[str] = []
@@ -56,6 +57,7 @@ class Tale:
         self.barred: set[int] = set()  # ids of things that may not be added
         self.barred_mass = 0.0
         self.chain: list[list[int]] = []  # all who had it, the first one first
+        self.moved: list[int] = []  # things that more than one person has had
         self.count: list[int] = []  # the person's number of foods
         self.subject = self.other = self.went = self.fresh = self.about = NOBODY
         self.day = self.beats = self.finds = self.asides = self.asks = 0
@@ -151,37 +153,7 @@ class Tale:
         if actor == NOBODY:
             actor = self.pick_person(self.others(subject))
         self.actor = self.eater = self.subject = actor
-        here, fresh, holder = self.at[actor], self.fresh, self.holder
-        self.near = [q for q, at in enumerate(self.at) if at == here and q != actor]
-        usable = [t for t in range(len(holder)) if t != fresh]
-        self.own = [t for t in usable if holder[t] == actor]
-        self.theirs = [t for t in usable if holder[t] in self.near]
-        self.inside = []
-        mask = 0 if self.went == actor else GO
-        if self.near:
-            if self.own:
-                mask |= GIVE
-            if self.theirs:
-                mask |= STEAL
-        if here == self.box_at:
-            self.inside = [t for t in usable if holder[t] == BOXED]
-            if self.own:
-                mask |= PUT
-            if self.inside:
-                mask |= TAKE
-        if self.finds < lexicon.limits["finds"]:
-            mask |= FIND
-        count = self.count[actor]
-        if not count:
-            mask |= GET
-        else:
-            if lexicon.gains[self.special][count]:
-                mask |= GAIN
-            if count > 2:
-                mask |= LOSE
-        if not self.aside and self.asides < lexicon.limits["asides"]:
-            mask |= SEE
-        pattern = self.choose(lexicon.mixed(mask or GO))
+        pattern = self.choose(lexicon.mixed(self.possible() or GO))
         kind = pattern[0]
         self.run(pattern)
         self.aside, self.went, self.fresh = False, NOBODY, NOBODY
@@ -197,6 +169,45 @@ class Tale:
             self.aside = True
             self.asides += 1
 
+    def possible(self) -> int:
+        """Bits of what the actor can do here and now."""
+        actor, at, lexicon = self.actor, self.at, self.lexicon
+        here = at[actor]
+        self.near = [q for q, there in enumerate(at) if there == here and q != actor]
+        self.own, self.theirs, self.inside = own, theirs, inside = [], [], []
+        for thing, holder in enumerate(self.holder):
+            if thing == self.fresh:  # nobody undoes what was done just now
+                continue
+            if holder == actor:
+                own.append(thing)
+            elif holder == BOXED:
+                inside.append(thing)
+            elif at[holder] == here:
+                theirs.append(thing)
+        mask = 0 if self.went == actor else GO
+        if own and self.near:
+            mask |= GIVE
+        if theirs:
+            mask |= STEAL
+        if here == self.box_at:
+            if own:
+                mask |= PUT
+            if inside:
+                mask |= TAKE
+        if self.finds < lexicon.limits["finds"]:
+            mask |= FIND
+        count = self.count[actor]
+        if not count:
+            mask |= GET
+        else:
+            if self.gains[count]:
+                mask |= GAIN
+            if count > 2:
+                mask |= LOSE
+        if not self.aside and self.asides < lexicon.limits["asides"]:
+            mask |= SEE
+        return mask
+
     def hand_over(self, receiver: int) -> None:
         """Let the receiver have the thing that the sentence was about."""
         thing = self.fresh = self.item
@@ -204,17 +215,20 @@ class Tale:
         chain = self.chain[thing]
         if receiver != BOXED and chain[-1:] != [receiver]:
             chain.append(receiver)
+            if len(chain) == 2:
+                self.moved.append(thing)
 
     def open_asks(self) -> int:
         """Bits of the questions that have an answer now and were not asked yet."""
         mask = WHERE
         if max(self.holder) != BOXED:
             mask |= WHO
-        if any(self.count):
-            mask |= HOW_MANY
-            if self.planners():
-                mask |= SUM
-        if self.moved():
+        for count in self.count:
+            if count:
+                mask |= HOW_MANY
+                if self.gains[count]:
+                    mask |= SUM
+        if self.moved:
             mask |= MOVED
         return mask & ~self.asked
 
@@ -227,11 +241,7 @@ class Tale:
         return [q for q in range(len(self.names)) if q != person]
 
     def planners(self) -> list[int]:
-        gains = self.lexicon.gains[self.special]
-        return [q for q, count in enumerate(self.count) if gains[count]]
-
-    def moved(self) -> list[int]:
-        return [t for t, chain in enumerate(self.chain) if len(chain) > 1]
+        return [q for q, count in enumerate(self.count) if self.gains[count]]
 
     def pick_person(self, people: list[int]) -> int:
         names = self.names
@@ -252,45 +262,41 @@ class Tale:
     def foods(self, count: int) -> str:
         return f"{count} {self.plural if count != 1 else self.single}"
 
-    def questions(self, random: Callable[[], float], passer: str) -> list[Question]:
+    def questions(self, random: Callable[[], float], passer: str) -> tuple:
         """One question of every kind that the story supports; free of charge."""
+
+        asks, names, things = self.lexicon.asks, self.names, self.things
+        blanks: dict[str, Any] = {"passer": passer, "plural": self.plural}
+        answers: list[tuple[str, str, str]] = []  # kind, section, answer
 
         def one(options):
             return options[int(random() * len(options))]
 
-        asks, names = self.lexicon.asks, self.names
-        blanks: dict[str, Any] = {"passer": passer}
-
-        def question(kind, section, answer):
-            prompt = one(asks[section]) % blanks
-            found.append(Question(kind, prompt, f" {answer}"))
-
-        found: list[Question] = []
-        things = range(len(self.things))
-        held = [thing for thing in things if self.holder[thing] != BOXED]
+        held = [thing for thing, who in enumerate(self.holder) if who != BOXED]
         if held:
             thing = one(held)
-            blanks["held"] = self.things[thing]
-            question("who", "who", names[self.holder[thing]])
-        thing = one(things)
-        blanks["item"] = self.things[thing]
-        question("where", "where", self.whereabouts(thing))
-        counters = [q for q, count in enumerate(self.count) if count]
+            blanks["held"] = things[thing]
+            answers.append(("who", "who", names[self.holder[thing]]))
+        thing = int(random() * len(things))
+        blanks["item"] = things[thing]
+        answers.append(("where", "where", self.whereabouts(thing)))
+        counters = [person for person, count in enumerate(self.count) if count]
         if counters:
             person = one(counters)
-            blanks["plural"], blanks["counter"] = self.plural, names[person]
-            question("how_many", "how_many", self.foods(self.count[person]))
+            blanks["counter"] = names[person]
+            answers.append(("how_many", "how_many", self.foods(self.count[person])))
         planners = self.planners()
         if planners:
             person = one(planners)
-            count = self.count[person]
-            gain = one(self.lexicon.gains[self.special][count].values)
+            gain = one(self.gains[self.count[person]].values)
             blanks["planner"], blanks["gain_maybe"] = names[person], gain
-            question("sum", "sum", self.foods(count + gain))
-        moved = self.moved()
-        if moved:
-            thing, section = one(moved), one(("first", "last"))
-            blanks["moved_" + section] = self.things[thing]
+            answers.append(("sum", "sum", self.foods(self.count[person] + gain)))
+        if self.moved:
+            thing, section = one(self.moved), one(("first", "last"))
+            blanks["moved_" + section] = things[thing]
             person = self.chain[thing][0 if section == "first" else -1]
-            question("first_last", section, names[person])
-        return found
+            answers.append(("first_last", section, names[person]))
+        return tuple(
+            Question(kind, one(asks[section]) % blanks, " " + answer)
+            for kind, section, answer in answers
+        )

@@ -19,7 +19,7 @@ def cast(tale: Tale) -> None:
     tale.barred, tale.barred_mass = set(), 0
     if not tale.special:
         for part in {-person % lexicon.pairs for person in tale.ids}:
-            tale.barred.update(lexicon.kept[part].values)
+            tale.barred |= lexicon.kept_things[part]
             tale.barred_mass += lexicon.kept[part].total
 
 
@@ -87,7 +87,11 @@ def new_thing(tale: Tale) -> None:
     if tale.special:
         table = lexicon.kept[-tale.ids[actor] % lexicon.pairs]
         weights = lexicon.slots["thing"].weights
-        used = [thing for thing in tale.thing_ids if thing in table.values]
+        used = [
+            thing
+            for thing in tale.thing_ids
+            if thing % lexicon.pairs == table.values[0] % lexicon.pairs
+        ]
         mass = sum(weights[thing] for thing in used)
         thing = tale.choose_except(table, used, mass)
     else:
@@ -205,12 +209,12 @@ def gain_maybe(tale: Tale) -> None:
 
 
 def moved_first(tale: Tale) -> None:
-    tale.about = tale.chain[tale.pick_thing(tale.moved())][0]
+    tale.about = tale.chain[tale.pick_thing(tale.moved)][0]
     tale.answer_text = tale.names[tale.about]
 
 
 def moved_last(tale: Tale) -> None:
-    tale.about = tale.chain[tale.pick_thing(tale.moved())][-1]
+    tale.about = tale.chain[tale.pick_thing(tale.moved)][-1]
     tale.answer_text = tale.names[tale.about]
 
 

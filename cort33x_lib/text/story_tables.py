@@ -26,11 +26,14 @@ class Table:
         self.texts = list(texts)
         self.weights = list(weights)
         self.values = list(range(len(self.texts)) if values is None else values)
-        self.cumulative = [float(mass) for mass in accumulate(self.weights)]
-        self.total = self.cumulative[-1]
+        self.total = sum(self.weights)
+        self.cumulative = [mass / self.total for mass in accumulate(self.weights)]
         self.nats = [math.log(self.total / weight) for weight in self.weights]
+        self.options = list(zip(self.texts, self.nats, self.values, strict=True))
         self.place = {text: place for place, text in enumerate(self.texts)}
-        self.lengths = sorted({len(text) for text in self.texts if text})
+        self.starting: dict[str, list[str]] = {}  # options by their first 4 letters
+        for text in self.texts:
+            self.starting.setdefault(text[:4], []).append(text)
 
 
 def zipf_weights(count: int, power: float, shift: float) -> list[int]:

@@ -135,6 +135,7 @@ class Lexicon:
                     f"{self.pairs}, found {len(things.texts)}"
                 )
             self.kept.append(Table(texts, weights, members))
+        self.kept_things = [set(table.values) for table in self.kept]
 
     def _names(self, name: str) -> list[Entry]:
         entries = read_sections(self.folder / f"{name}.txt")[""]

@@ -51,20 +51,20 @@ class Sampler:
 
     def choose(self, table: Table) -> Any:
         """Write an option drawn by weight and return its value."""
-        place = bisect_right(table.cumulative, self.random() * table.total)
-        self.say(table.texts[place])
-        self.nll += table.nats[place]
-        return table.values[place]
+        text, nats, value = table.options[bisect_right(table.cumulative, self.random())]
+        self.say(text)
+        self.nll += nats
+        return value
 
     def choose_except(self, table: Table, excluded: Container, mass: float) -> Any:
         """The same without the excluded values, whose weights sum to mass."""
         while True:
-            place = bisect_right(table.cumulative, self.random() * table.total)
-            value = table.values[place]
+            place = bisect_right(table.cumulative, self.random())
+            text, nats, value = table.options[place]
             if value not in excluded:
                 break
-        self.say(table.texts[place])
-        self.nll += table.nats[place] + math.log1p(-mass / table.total)
+        self.say(text)
+        self.nll += nats + math.log1p(-mass / table.total)
         return value
 
     def pick(self, texts: Sequence[str]) -> int:
@@ -93,9 +93,9 @@ class Reader:
 
     def follows(self, option: str) -> bool:
         """Whether the option, in whole words, is what comes next."""
-        end = self.cursor + len(option)
         if not self.text.startswith(option, self.cursor):
             return False
+        end = self.cursor + len(option)
         inside_a_word = option[-1:].isalnum() and self.text[end : end + 1].isalnum()
         return not inside_a_word
 
@@ -111,13 +111,14 @@ class Reader:
         return self.choose_except(table, (), 0)
 
     def choose_except(self, table: Table, excluded: Container, mass: float) -> Any:
-        found = []
-        for length in table.lengths:
-            option = self.text[self.cursor : self.cursor + length]
-            place = table.place.get(option) if len(option) == length else None
-            if place is not None and table.values[place] not in excluded:
-                if self.follows(option):
-                    found.append(option)
+        coming = self.text[self.cursor : self.cursor + 4]
+        found = [
+            option
+            for start in {coming[:length] for length in range(1, 5)}
+            for option in table.starting.get(start, ())
+            if self.follows(option)
+            and table.values[table.place[option]] not in excluded
+        ]
         kinds = f"{len(table.texts)} options like {table.texts[-1]!r}"
         option = self.take(found, kinds, "" in table.place)
         place = table.place[option]
@@ -160,7 +161,7 @@ class World:
         tale = Tale(self.lexicon, sampler, special)
         tale.tell()
         jobs = self.lexicon.slots["job"]
-        job = jobs.texts[bisect_right(jobs.cumulative, random.random() * jobs.total)]
+        job = jobs.texts[bisect_right(jobs.cumulative, random.random())]
         questions = tale.questions(random.random, f"the {job}")
         return Story(
             text="".join(sampler.parts),
@@ -168,7 +169,7 @@ class World:
             origin=f"story world {version}, split {split}, seed {seed}, index {index}",
             licence=LICENCE,
             nll=sampler.nll,
-            questions=tuple(questions),
+            questions=questions,
         )
 
     def stories(self, split: str, count: int, seed: int = 0) -> Iterator[Story]:
