@@ -241,7 +241,10 @@ class Project:
         places = ["cort33x_lib", "tests", "book/_ext", "run.py", "mirror.py"]
         places += sorted(cells.iterdir())
         checked = self.run([self.program("ruff"), "check"] + places)
-        return self.run([self.program("ruff"), "format", "--diff"] + places) or checked
+        formatted = self.run([self.program("ruff"), "format", "--check"] + places)
+        if formatted:
+            print("Format a chapter: jupytext --pipe 'ruff format -' book/CHAPTER.md")
+        return checked or formatted
 
 
 def is_free(port):
