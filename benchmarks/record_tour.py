@@ -1,4 +1,4 @@
-"""Record chapter 1's training with three seeds in data/runs/tour-seed-N.
+"""Record chapter 1's training with three seeds in data/runs/tour-seed-N, and draw it.
 
     .venv/bin/python benchmarks/record_tour.py
 
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from cort33x_lib.files import PROJECT
+from cort33x_lib.files import PROJECT, write_atomically
 from cort33x_lib.lab.evaluation import evaluate, share_closed, unigram
 from cort33x_lib.lab.generation import generate
 from cort33x_lib.model.config import CONFIGS
@@ -27,6 +27,7 @@ from cort33x_lib.text.tokenizer import END, train_tokenizer
 from cort33x_lib.training.loop import train
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import Run, make_manifest
+from cort33x_lib.view.figures import loss_curves, show
 
 RUNS = PROJECT / "data" / "runs"
 
@@ -41,6 +42,7 @@ def main() -> None:
     watched = encode_documents(tokenizer, examined[:50])
     baseline = unigram(tokens, held_out, tokenizer.vocabulary).nats
     floor = sum(story.nll for story in examined)
+    recorded = {}
     corpus, end = manifest(stories)["fingerprint"], tokenizer.specials[END]
     for seed in range(3):
         recipe = replace(RECIPES["tour"], seed=seed)
@@ -68,6 +70,10 @@ def main() -> None:
             kept.mkdir(parents=True)
             for name in ("manifest.json", "metrics.jsonl"):
                 shutil.copy(run.folder / name, kept / name)
+            recorded[f"seed {seed}"] = run.metrics()
+    count = len(held_out.ids)
+    drawn = show(loss_curves(recorded, baseline / count, floor / count))
+    write_atomically(RUNS / "tour.svg", drawn.data)
 
 
 if __name__ == "__main__":
