@@ -42,6 +42,8 @@ ADVICE = {
     "NewConnectionError|[Nn]ame.?[Rr]esolution|getaddrinfo|ProxyError|ConnectTimeout|"
     "Max retries exceeded": "The package index could not be reached: check the network "
     "(only the first set-up needs it).",
+    "No matching distribution found": "A package does not exist for this system and "
+    "this Python: take another one, e.g. make PYTHON=python3.12 book.",
     "ensurepip is not available|No module named ensurepip": "This Python cannot make "
     "an environment: on Debian or Ubuntu, sudo apt install python3-venv.",
 }
@@ -290,9 +292,8 @@ def explain(failure, log):
     telling = r"An error occurred while e[\s\S]*?(?=\n \[mystnb)|.*(WARNING|ERROR):.*"
     found = [match.group() for match in re.finditer(telling, text)]
     lines = "\n".join(found or [text]).strip().split("\n")
-    for words in ADVICE:
-        if re.search(words, text):
-            failure += f" {ADVICE[words]} Then call it again."
+    advice = [ADVICE[words] for words in ADVICE if re.search(words, text)][:1]
+    failure = " ".join([failure] + advice + ["Then call it again."] * len(advice))
     return "\n".join(lines[-40:]) + f"\n\n{failure}\nThe whole log: {log}"
 
 

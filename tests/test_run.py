@@ -167,7 +167,7 @@ def test_setup_in_a_path_with_spaces_after_every_interruption(small):
     (small / "backend.py").write_text(
         BACKEND + "\nNEEDS = 'Requires-Dist: a-package-not-yet-here==9\\n'\n"
     )
-    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     offline |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}
     answer = call(small, "setup", **offline)
     assert answer.returncode == 1 and not ready.exists()
