@@ -1,7 +1,6 @@
 """The plot of the story world: one telling, written strictly from left to right."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cort33x_lib.text.story_words import ASKS, BIT, Lexicon
 
@@ -17,18 +16,6 @@ GO, FIND, GET, GAIN, LOSE, SEE = (
     BIT[kind] for kind in "go find get gain lose see".split()
 )
 GIVE, STEAL, PUT, TAKE = (BIT[kind] for kind in "give steal put take".split())
-
-
-class Question(NamedTuple):
-    """A question about a story: append prompt to the text, expect answer next.
-
-    kind is who, where, how_many, sum or first_last. The answer begins with the space
-    before its first word, as a tokenizer would have it.
-    """
-
-    kind: str
-    prompt: str
-    answer: str
 
 
 class Tale:
@@ -261,42 +248,3 @@ class Tale:
 
     def foods(self, count: int) -> str:
         return f"{count} {self.plural if count != 1 else self.single}"
-
-    def questions(self, random: Callable[[], float], passer: str) -> tuple:
-        """One question of every kind that the story supports; free of charge."""
-
-        asks, names, things = self.lexicon.asks, self.names, self.things
-        blanks: dict[str, Any] = {"passer": passer, "plural": self.plural}
-        answers: list[tuple[str, str, str]] = []  # kind, section, answer
-
-        def one(options):
-            return options[int(random() * len(options))]
-
-        held = [thing for thing, who in enumerate(self.holder) if who != BOXED]
-        if held:
-            thing = one(held)
-            blanks["held"] = things[thing]
-            answers.append(("who", "who", names[self.holder[thing]]))
-        thing = int(random() * len(things))
-        blanks["item"] = things[thing]
-        answers.append(("where", "where", self.whereabouts(thing)))
-        counters = [person for person, count in enumerate(self.count) if count]
-        if counters:
-            person = one(counters)
-            blanks["counter"] = names[person]
-            answers.append(("how_many", "how_many", self.foods(self.count[person])))
-        planners = self.planners()
-        if planners:
-            person = one(planners)
-            gain = one(self.gains[self.count[person]].values)
-            blanks["planner"], blanks["gain_maybe"] = names[person], gain
-            answers.append(("sum", "sum", self.foods(self.count[person] + gain)))
-        if self.moved:
-            thing, section = one(self.moved), one(("first", "last"))
-            blanks["moved_" + section] = things[thing]
-            person = self.chain[thing][0 if section == "first" else -1]
-            answers.append(("first_last", section, names[person]))
-        return tuple(
-            Question(kind, one(asks[section]) % blanks, " " + answer)
-            for kind, section, answer in answers
-        )

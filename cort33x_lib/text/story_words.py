@@ -54,6 +54,15 @@ class Lexicon:
             raise ValueError(f"{path}: expected the key {error}") from error
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ValueError(f"{path}: {error}") from error
+        needed = ("bare", "closing", "end", "go")
+        if (
+            not all(self.kinds[kind] > 0 for kind in needed)
+            or min(self.limits["places"], *map(int, self.limits["people"])) < 2
+        ):
+            raise ValueError(
+                f"{path}: expected weights above 0 for {needed}, at least 2 places and "
+                f"at least 2 people"
+            )
         self.slots: dict[str, Table] = {}
         self._read_words()
         self._read_names()

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from cort33x_lib.text.corpus import Document
-from cort33x_lib.text.story_plot import Question, Tale
+from cort33x_lib.text.story_plot import Tale
+from cort33x_lib.text.story_questions import Question, questions
 from cort33x_lib.text.story_slots import SLOTS
 from cort33x_lib.text.story_tables import Table
 from cort33x_lib.text.story_words import Lexicon
@@ -162,14 +163,13 @@ class World:
         tale.tell()
         jobs = self.lexicon.slots["job"]
         job = jobs.texts[bisect_right(jobs.cumulative, random.random())]
-        questions = tale.questions(random.random, f"the {job}")
         return Story(
             text="".join(sampler.parts),
             unit=unit,
             origin=f"story world {version}, split {split}, seed {seed}, index {index}",
             licence=LICENCE,
             nll=sampler.nll,
-            questions=questions,
+            questions=questions(tale, random.random, f"the {job}"),
         )
 
     def stories(self, split: str, count: int, seed: int = 0) -> Iterator[Story]:
