@@ -105,8 +105,8 @@ class Repeater:
 def test_reader_recovers_likelihood_and_choices(world, split):
     for story in world.stories(split, 3_000):
         reading = world.read(story.text, split)
-        assert reading.nll == pytest.approx(story.nll, abs=1e-9)
-        assert reading.nll == pytest.approx(sum(n for _, n in reading.choices))
+        assert abs(reading.nll - story.nll) < 1e-9
+        assert abs(reading.nll - math.fsum(n for _, n in reading.choices)) < 1e-9
         repeater = Repeater([option for option, _ in reading.choices])
         Tale(world.lexicon, repeater, split == "composition").tell()
         assert "".join(repeater.parts) == story.text
@@ -178,7 +178,7 @@ THINGS = "drum kite key cup ball bell hat map ring pen coin lamp".split()
 PICKED = {"give": 2}  # sections that keep more than one entry
 SMALL_WORLDS = {  # kinds of sentences, things, limits
     "gifts": (
-        "go give steal see get scenery who where seen first last",
+        "go give steal see who where seen first last",
         9,
         {"beats": [1, 1], "quiz": 1, "finds": 0, "amounts": [3, 3]},
     ),
@@ -188,7 +188,7 @@ SMALL_WORLDS = {  # kinds of sentences, things, limits
         {"beats": [1, 1], "quiz": 0, "finds": 1, "amounts": [3, 3]},
     ),
     "sums": (
-        "go get gain lose how_many sum then day_1",
+        "go gain lose how_many sum then day_1",
         9,
         {"beats": [1, 2], "quiz": 0, "finds": 0, "amounts": [3, 3]},
     ),
@@ -522,7 +522,7 @@ def test_answers_are_right(world, split):
 def test_questions_have_the_form_of_the_talk_in_the_stories(world):
     """The text, a prompt, its answer and any teller make a readable story again."""
     continued = 0
-    for story in world.stories("test", 400):
+    for story in world.stories("test", 150):
         if TALK.search(story.text.rsplit(". ", 3)[-1]):
             continue
         for question in story.questions:
@@ -536,7 +536,7 @@ def test_questions_have_the_form_of_the_talk_in_the_stories(world):
                     except ValueError:
                         continue
                     continued += 1
-    assert continued > 1_000
+    assert continued > 400
 
 
 def test_reserved_pairs_and_sums(world):
@@ -547,7 +547,7 @@ def test_reserved_pairs_and_sums(world):
     things = {t: p % lexicon.pairs for p, t in enumerate(lexicon.slots["thing"].texts)}
     for split in SPLITS:
         pairs, sums = 0, 0
-        for story in world.stories(split, 1_000):
+        for story in world.stories(split, 600):
             tracker = Tracker(story.text)
             told = tracker.pairs
             if split != "composition":
@@ -559,7 +559,7 @@ def test_reserved_pairs_and_sums(world):
             for a, b in tracker.sums:
                 assert lexicon.is_reserved_sum(a, b) == (split == "composition")
                 sums += 1
-        assert pairs > 2_000 and sums > 100
+        assert pairs > 1_500 and sums > 100
     low, high = lexicon.limits["gains"]
     numbers = range(1, lexicon.limits["largest"])
     kept = [

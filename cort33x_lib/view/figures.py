@@ -53,7 +53,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
     """A table whose cells are shown as they are, whatever characters they hold."""
 
     def line(cells: Sequence[object]) -> str:
-        safe = (escape(str(cell)).replace("|", "&#124;") for cell in cells)
+        safe = (escape(str(cell), quote=False).replace("|", "&#124;") for cell in cells)
         return "| " + " | ".join(safe) + " |"
 
     rule = "|" + "---|" * len(header)
