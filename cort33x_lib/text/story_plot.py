@@ -140,7 +140,7 @@ class Tale:
         if actor == NOBODY:
             actor = self.pick_person(self.others(subject))
         self.actor = self.eater = self.subject = actor
-        pattern = self.choose(lexicon.mixed(self.possible() or GO))
+        pattern = self.choose(lexicon.mixed(self.possible() & lexicon.active or GO))
         kind = pattern[0]
         self.run(pattern)
         self.aside, self.went, self.fresh = False, NOBODY, NOBODY

@@ -63,6 +63,7 @@ class Lexicon:
                 f"{path}: expected weights above 0 for {needed}, at least 2 places and "
                 f"at least 2 people"
             )
+        self.active = sum(BIT[kind] for kind in BIT if self.kinds[kind] > 0)
         self.slots: dict[str, Table] = {}
         self._read_words()
         self._read_names()
@@ -256,7 +257,7 @@ class Lexicon:
         if table is None:
             texts, weights, values = [], [], []
             for kind in BIT:
-                if not (mask & BIT[kind] and self.kinds[kind]):
+                if not mask & self.active & BIT[kind]:
                     continue
                 part = self._patterns(kind)
                 scale = 1e6 * self.kinds[kind] / part.total
