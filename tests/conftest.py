@@ -15,6 +15,7 @@ from jupyter_cache import get_cache
 from nbval.plugin import IPyNbFile
 
 import run
+import troubles
 
 ROOT = run.ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share the cores
@@ -58,7 +59,7 @@ def site():
 def browser():
     from playwright.sync_api import sync_playwright
 
-    found = run.find_browser()
+    found = troubles.find_browser()
     assert found, "no browser: install Chromium, Chrome or Edge"
     quiet = "--disable-gpu --no-first-run --disable-background-networking"
     quiet += " --disable-component-update --disable-sync --disable-quic"

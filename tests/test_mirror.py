@@ -118,7 +118,7 @@ def small_project(tmp_path):
     """A copy of the tools with a library of one function and a chapter about it."""
     for folder in ("cort33x_lib", "book"):
         (tmp_path / folder).mkdir()
-    for tool in ("run.py", "mirror.py"):
+    for tool in ("run.py", "mirror.py", "troubles.py"):
         shutil.copy(ROOT / tool, tmp_path)
     (tmp_path / "cort33x_lib" / "a.py").write_text(LIBRARY_CODE)
     return tmp_path

@@ -14,6 +14,7 @@ ARROWS = {
     "view": {"text", "model", "training", "lab"},
     "files": set(),  # plumbing that every room may use
 }
+OUTSIDE = {"book", "tests", "run", "mirror", "troubles", "pickle"}
 FILE_LINES, LIBRARY_LINES = 300, 4000
 NEVER = {"eval", "exec", "print", "torch.load", "pickle", "builtins.eval"}
 AT_IMPORT = (
@@ -60,7 +61,14 @@ def faults_of(folder):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for module in imported(node, package):
                     parts = module.split(".")
-                    if parts[0] in ("book", "tests", "run", "mirror", "pickle"):
+                    if parts[0] in (
+                        "book",
+                        "tests",
+                        "run",
+                        "mirror",
+                        "troubles",
+                        "pickle",
+                    ):
                         faults.append(f"{name}:{node.lineno} imports {parts[0]}")
                     if parts[0] == "cort33x_lib" and parts[1] not in allowed:
                         faults.append(f"{name}:{node.lineno} {room} -> {parts[1]}")

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import run
+import troubles
 from run import ROOT
 
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -75,7 +76,7 @@ def wait_for(seen, seconds=60):
 
 def copy_tools(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("run.py", "mirror.py", "Makefile"):
+    for name in ("run.py", "mirror.py", "troubles.py", "Makefile"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -131,10 +132,12 @@ def test_an_old_python_is_told_so(tmp_path):
         assert "make PYTHON=" in answer.stderr
         tried += 1
     for version in ((2, 7, 18), (3, 10, 13)):
-        with pytest.raises(run.Trouble, match=f"this is {version[0]}.{version[1]}"):
-            run.check_python(version, "/usr/bin/python3")
+        with pytest.raises(
+            troubles.Trouble, match=f"this is {version[0]}.{version[1]}"
+        ):
+            troubles.check_python(version, "/usr/bin/python3")
     for version in ((3, 11, 0), (3, 14, 1), (4, 0, 0)):
-        run.check_python(version, "/usr/bin/python3")
+        troubles.check_python(version, "/usr/bin/python3")
     print(f"{tried} old Pythons tried")
 
 
@@ -225,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(tmp_path):
 def test_a_disk_that_fills_during_the_install_is_understood(tmp_path):
     log = tmp_path / "setup.log"
     log.write_text("Collecting torch\nERROR: [Errno 28] No space left on device\n")
-    answer = run.explain("The packages could not be installed.", log)
+    answer = troubles.explain("The packages could not be installed.", log)
     assert "The disk is full: free some space. Then call it again." in answer
 
 
