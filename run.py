@@ -108,8 +108,7 @@ class Project:
                     now = time.monotonic()
                     if now - shown > (0.5 if live else 20):
                         shown = now
-                        lines = [line for line in read_log(log).split("\n") if line]
-                        words = "".join(lines[-1:])[:64]
+                        words = last_news(log)[:64]
                         line = f"{before}  {now - started:4.0f} s  {words}"
                         print(line, end=after, flush=True)
             except BaseException:
@@ -218,6 +217,12 @@ class Project:
         if formatted:
             print("Format a chapter: jupytext --pipe 'ruff format -' book/CHAPTER.md")
         return checked or formatted
+
+
+def last_news(log):
+    lines = read_log(log).replace(str(ROOT) + os.sep, "").split("\n")
+    telling = [line for line in lines if line.strip() and "[IPKernelApp]" not in line]
+    return "".join(telling[-1:]).strip()
 
 
 def is_free(port):
