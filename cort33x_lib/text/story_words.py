@@ -156,7 +156,7 @@ class Lexicon:
 
     def is_reserved_sum(self, a: int, b: int) -> bool:
         """Whether a + b (and b + a) is told in the split "composition" only."""
-        return (a + 1) * (b + 1) % self.sums == 1
+        return (a + 1) * (b + 1) % self.sums == 5
 
     def _read_numbers(self) -> None:
         """amounts[special] and gains[special][a]: the numbers that may be told."""
