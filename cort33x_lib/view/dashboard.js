@@ -84,9 +84,11 @@ function snapshot(model, upTo) {
   const shown = upTo === null ? steps.length : steps.filter((s) => s <= upTo).length;
   const cut = (name) => (curve[name] ?? []).slice(0, shown);
   const pairs = (name) => model.get(name).filter(([s]) => upTo === null || s <= upTo);
+  const at = {};
+  for (const name of Object.keys(curve)) at[name] = curve[name][shown - 1];
   return {
     steps: cut("step"), loss: cut("loss"), rate: cut("learning_rate"),
-    speed: cut("tokens_per_second"), seconds: cut("seconds"),
+    now: upTo === null ? model.get("latest") : at,
     heldOut: pairs("held_out"), samples: pairs("samples"),
   };
 }
@@ -150,7 +152,7 @@ export default {
     function show() {
       const seen = snapshot(model, replay.at);
       const last = seen.steps.length - 1;
-      const step = last < 0 ? 0 : Math.round(seen.steps[last]);
+      const step = Math.round(seen.now.step ?? 0);
       const now = state();
       const text = (recorded ? recordedWords : words)[now] + " " + model.get("message");
       if (status.textContent !== text) status.textContent = text;
@@ -169,18 +171,18 @@ export default {
       reading("step", `${step} of ${total}`);
       if (last >= 0) {
         const held = seen.heldOut.at(-1)?.[1];
-        reading("training loss", `${smoothed[last].toFixed(3)} nats/token`);
-        reading("held-out loss", held === undefined ? "not yet" : `${held.toFixed(3)} nats/token`);
+        reading("training loss, nats/token", smoothed[last].toFixed(3));
+        reading("held-out loss, nats/token", held?.toFixed(3) ?? "not yet");
         reading("way to the floor", held === undefined ? "not yet"
           : `${((100 * (baseline - held)) / (baseline - floor)).toFixed(1)} %`);
-        reading("learning rate", seen.rate[last].toExponential(2));
-        reading("speed", `${Math.round(seen.speed[last]).toLocaleString("en")} tokens/s`);
-        reading("time", `${seen.seconds[last].toFixed(0)} s`);
+        reading("learning rate", seen.now.learning_rate.toExponential(2));
+        reading("tokens per second", Math.round(seen.now.tokens_per_second).toLocaleString("en"));
+        reading("seconds of training", seen.now.seconds.toFixed(0));
       }
 
       const narrow = charts.clientWidth > 0 && charts.clientWidth < 560;
       const highest = Math.max(baseline, ...seen.loss) * 1.04;
-      const loss = chart("loss", "nats per token", total, floor * 0.8, highest,
+      const loss = chart("loss", "nats per token", total, 0, highest,
         (v) => v.toFixed(1), 440);
       loss.level(baseline, "baseline", "unigram baseline", false);
       loss.level(floor, "floor", "floor", false);
@@ -235,7 +237,7 @@ export default {
       following = slider.value === slider.max;
       showSample(snapshot(model, replay.at).samples);
     });
-    const names = ["state", "message", "curve", "held_out", "samples"];
+    const names = ["state", "message", "curve", "latest", "held_out", "samples"];
     for (const name of names) model.on(`change:${name}`, redraw);
     show();
     return () => {

@@ -37,6 +37,7 @@ class TrainingDashboard(anywidget.AnyWidget):
     state = traitlets.Unicode("idle").tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
     curve = traitlets.Dict().tag(sync=True)  # name -> thinned list, one entry a step
+    latest = traitlets.Dict().tag(sync=True)  # the last entry, as it was measured
     held_out = traitlets.List().tag(sync=True)  # [step, nats per token]
     samples = traitlets.List().tag(sync=True)  # [step, text]
 
@@ -136,6 +137,7 @@ class TrainingDashboard(anywidget.AnyWidget):
         names = ("step", "loss", "learning_rate", "tokens_per_second", "seconds")
         with self.hold_sync():
             self.curve = {name: thin([r[name] for r in records]) for name in names}
+            self.latest = {name: records[-1][name] for name in names} if records else {}
             for name, trait in (("held_out", "held_out"), ("sample", "samples")):
                 pairs = [[r["step"], r[name]] for r in records if name in r]
                 setattr(self, trait, pairs)
