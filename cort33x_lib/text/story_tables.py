@@ -32,8 +32,9 @@ class Table:
         self.options = list(zip(self.texts, self.nats, self.values, strict=True))
         self.place = {text: place for place, text in enumerate(self.texts)}
         self.starting: dict[str, list[str]] = {}  # options by their first 4 letters
-        for text in self.texts:
+        for text in filter(None, self.texts):
             self.starting.setdefault(text[:4], []).append(text)
+        self.lengths = sorted({len(start) for start in self.starting})
 
 
 def zipf_weights(count: int, power: float, shift: float) -> list[int]:

@@ -100,10 +100,12 @@ class Reader:
         inside_a_word = option[-1:].isalnum() and self.text[end : end + 1].isalnum()
         return not inside_a_word
 
-    def take(self, found: list[str], expected: str, silent: bool) -> str:
+    def take(self, found: list[str], texts: Sequence[str]) -> str:
         """The one option that follows; the silent one only if no other does."""
-        if len(found) > 1 or not (found or silent):
-            raise self.refuse(f"exactly one of {expected} ({len(found)} fit)")
+        if len(found) > 1 or not (found or "" in texts):
+            raise self.refuse(
+                f"one of {len(texts)} options like {texts[-1]!r} ({len(found)} fit)"
+            )
         option = found[0] if found else ""
         self.cursor += len(option)
         return option
@@ -112,23 +114,22 @@ class Reader:
         return self.choose_except(table, (), 0)
 
     def choose_except(self, table: Table, excluded: Container, mass: float) -> Any:
-        coming = self.text[self.cursor : self.cursor + 4]
-        found = [
-            option
-            for start in {coming[:length] for length in range(1, 5)}
-            for option in table.starting.get(start, ())
-            if self.follows(option)
-            and table.values[table.place[option]] not in excluded
-        ]
-        kinds = f"{len(table.texts)} options like {table.texts[-1]!r}"
-        option = self.take(found, kinds, "" in table.place)
+        found = []
+        for length in table.lengths:
+            start = self.text[self.cursor : self.cursor + length]
+            options = table.starting.get(start, ()) if len(start) == length else ()
+            for option in options:
+                if table.values[table.place[option]] not in excluded:
+                    if self.follows(option):
+                        found.append(option)
+        option = self.take(found, table.texts)
         place = table.place[option]
         nats = table.nats[place] + math.log1p(-mass / table.total)
         self.choices.append((option, nats))
         return table.values[place]
 
     def pick(self, texts: Sequence[str]) -> int:
-        option = self.take([t for t in texts if self.follows(t)], repr(texts), False)
+        option = self.take([text for text in texts if self.follows(text)], texts)
         self.choices.append((option, LOGARITHMS[len(texts)]))
         return texts.index(option)
 
