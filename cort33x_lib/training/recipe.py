@@ -60,7 +60,7 @@ RECIPES = {
     ),
     # Chapter 1: two minutes on two cores.
     "tour": Recipe(
-        steps=800,
+        steps=700,
         rows=4,
         length=256,
         accumulation=1,
@@ -70,7 +70,7 @@ RECIPES = {
         decay=0.1,
         betas=(0.9, 0.99),
         clip=1.0,
-        save_every=200,
+        save_every=100,
         seed=0,
     ),
     # The reference model: 131,072 tokens a step, 20 tokens a parameter.
