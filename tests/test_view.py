@@ -1,5 +1,6 @@
 """The view: what figures and widgets hold; how they look is the browser tests' part."""
 
+import asyncio
 import threading
 import time
 
@@ -69,7 +70,7 @@ def dashboard(**options):
 def test_a_run_to_the_end_is_shown_whole():
     shown = dashboard(count=12)
     assert shown.state == "idle"
-    assert shown.wait() == "finished"
+    assert asyncio.run(shown.finished()) == "finished"
     assert shown.curve["step"] == list(range(1, 13))
     assert shown.held_out == [[5, 4.0], [10, 4.0]]
     assert shown.samples == [[5, "story 5"], [10, "story 10"]]
@@ -92,7 +93,7 @@ def test_pause_resume_and_stop():
     assert len(shown._records) > paused_at
     started = time.monotonic()
     shown.stop()
-    assert shown.wait() == "stopped"
+    assert asyncio.run(shown.finished()) == "stopped"
     assert time.monotonic() - started < 1
     assert closed.is_set()
 
@@ -102,13 +103,13 @@ def test_stop_while_paused():
     shown.start()
     shown.pause()
     shown.stop()
-    assert shown.wait() == "stopped"
+    assert asyncio.run(shown.finished()) == "stopped"
 
 
 def test_a_fault_in_training_reaches_the_reader():
     shown = dashboard(count=10, fault_at=3)
     with pytest.raises(ArithmeticError, match="loss nan"):
-        shown.wait()
+        asyncio.run(shown.finished())
     assert shown.state == "failed"
     assert shown.message == "ArithmeticError: loss nan"
     assert shown.curve["step"] == [1, 2]
@@ -116,7 +117,36 @@ def test_a_fault_in_training_reaches_the_reader():
 
 def test_run_after_stop_takes_up_the_records_where_they_are_taken_again():
     shown = dashboard(count=6)
-    shown.wait()
+    asyncio.run(shown.finished())
     shown.start()
-    assert shown.wait() == "finished"
+    assert asyncio.run(shown.finished()) == "finished"
     assert shown.curve["step"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_other_work_goes_on_while_the_training_is_awaited():
+    """As the buttons' messages must, while a cell awaits the end."""
+    shown = dashboard(count=10_000, pace=0.001)
+
+    async def press_stop():
+        await asyncio.sleep(0.1)
+        shown._obey(shown, {"order": "stop"}, [])
+
+    async def both():
+        ended, _ = await asyncio.gather(shown.finished(), press_stop())
+        return ended
+
+    assert asyncio.run(both()) == "stopped"
+
+
+def test_an_interrupt_stops_the_training():
+    closed = threading.Event()
+    shown = dashboard(count=10_000, pace=0.001, closed=closed)
+
+    async def interrupted():
+        waiting = asyncio.create_task(shown.finished())
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        return await waiting
+
+    assert asyncio.run(interrupted()) == "stopped"
+    assert closed.is_set()

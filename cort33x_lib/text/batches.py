@@ -1,8 +1,9 @@
 """From token ids to batches, each a pure function of a seed and a step number.
 
 All documents lie end to end in one array. An epoch is a fresh shuffle of them; rows are
-filled from it in order, each row starts with an end token and then a document, and what
-overhangs a row is left out until the next epoch, so no document is read from its middle.
+filled from it in order, each row starts with an end token and then a document, and
+what overhangs a row is left out until the next epoch: no document is read from its
+middle.
 
 Chosen: batches found by counting, so exact resume needs one integer and no state.
 Left out: mixtures of corpora, several processes, and arrays larger than memory.

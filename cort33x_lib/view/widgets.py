@@ -1,5 +1,6 @@
 """Widgets: live in JupyterLab, and on the site from what they last showed."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,18 +90,18 @@ class TrainingDashboard(anywidget.AnyWidget):
         self._stopping.set()
         self._going.set()
 
-    def wait(self) -> str:
-        """Start if nobody has, wait for the end, and give the state it ended in.
+    async def finished(self) -> str:
+        """Start if nobody has, and give the state the training ends in.
 
-        Interrupting the kernel here stops the training like the Stop button. Raises
-        what the training raised.
+        Awaited, so that the kernel hears the buttons meanwhile; interrupting the kernel
+        stops the training like the Stop button. Raises what the training raised.
         """
         if self._thread is None:
             self.start()
         try:
             while self._thread.is_alive():
-                self._thread.join(0.1)
-        except KeyboardInterrupt:
+                await asyncio.sleep(0.05)
+        except (KeyboardInterrupt, asyncio.CancelledError):
             self.stop()
             self._thread.join()
         if self._fault:
