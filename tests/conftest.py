@@ -49,6 +49,19 @@ class ChapterFile(IPyNbFile):
             yield from super().collect()
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real filesystem of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if not root or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount the small disk that this needs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
 @pytest.fixture(scope="session")
 def site():
     """The folder of the built site; nothing is done when it is up to date."""
@@ -75,8 +88,10 @@ def browser():
 def lab(tmp_path_factory):
     """The address of a JupyterLab on a copy of the book, and the copy's folder."""
     folder = tmp_path_factory.mktemp("lab") / "a book"
-    left_out = shutil.ignore_patterns("_build", ".venv", ".git", "__pycache__", "runs")
-    shutil.copytree(ROOT, folder, ignore=left_out)
+    generated = {"_build", ".venv", ".git", "runs"}
+    shutil.copytree(
+        ROOT, folder, ignore=lambda at, _: generated if at == str(ROOT) else ()
+    )
     environment = dict(os.environ, PYTHONPATH=str(folder), JUPYTER_PREFER_ENV_PATH="1")
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
         environment[name] = str(tmp_path_factory.mktemp(name))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -191,38 +190,24 @@ def test_setup_in_a_path_with_spaces_after_every_interruption(small):
     assert f"{small}{os.sep}" not in (moved / ".venv" / "bin" / "pip").read_text()
 
 
-@contextmanager
-def small_disk(folder, options):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if not ROOT_USER or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount the small disk that this needs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def test_a_full_disk_is_said_in_one_sentence(small_disk):
+    copy_tools(small_disk)
+    (small_disk / "pyproject.toml").write_text(PYPROJECT)
+    answer = call(small_disk, "setup")
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert "needs 3.0 GB of free disk" in answer.stderr
+    assert "has 0.0 GB" in answer.stderr
 
 
-def test_a_full_disk_is_said_in_one_sentence(tmp_path):
-    with small_disk(tmp_path / "disk", "size=2m") as disk:
-        copy_tools(disk)
-        (disk / "pyproject.toml").write_text(PYPROJECT)
-        answer = call(disk, "setup")
-        assert answer.returncode == 1
-        assert len(answer.stderr.splitlines()) == 1
-        assert "needs 3.0 GB of free disk" in answer.stderr
-        assert "has 0.0 GB" in answer.stderr
-
-
-def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(tmp_path):
-    with small_disk(tmp_path / "disk", "size=2m") as disk:
-        copy_tools(disk)
-        (disk / "pyproject.toml").write_text(PYPROJECT)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        answer = call(disk, "setup")
-        assert answer.returncode == 1
-        assert len(answer.stderr.splitlines()) == 1
-        assert "cannot be written to" in answer.stderr
+def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(small_disk):
+    copy_tools(small_disk)
+    (small_disk / "pyproject.toml").write_text(PYPROJECT)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    answer = call(small_disk, "setup")
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert "cannot be written to" in answer.stderr
 
 
 def test_a_disk_that_fills_during_the_install_is_understood(tmp_path):

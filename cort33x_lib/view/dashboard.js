@@ -95,7 +95,7 @@ function snapshot(model, upTo) {
 
 export default {
   render({ model, el }) {
-    const recorded = !model.widget_manager;
+    const recorded = model.isStatic === true; // set by the site's host
     const replay = { state: "finished", at: null, timer: 0 };
     const state = () => (recorded ? replay.state : model.get("state"));
     const total = model.get("total");
