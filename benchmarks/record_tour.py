@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cort33x_lib.files import PROJECT, write_atomically
 from cort33x_lib.lab.evaluation import evaluate, share_closed, unigram
 from cort33x_lib.lab.generation import generate
+from cort33x_lib.lab.grammar import Forms
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches, encode_documents
@@ -42,6 +43,7 @@ def main() -> None:
     watched = encode_documents(tokenizer, examined[:50])
     baseline = unigram(tokens, held_out, tokenizer.vocabulary).nats
     floor = sum(story.nll for story in examined)
+    forms = Forms(world, (story.text for story in stories))
     recorded = {}
     corpus, end = manifest(stories)["fingerprint"], tokenizer.specials[END]
     for seed in range(3):
@@ -57,12 +59,18 @@ def main() -> None:
                         loss = evaluate(model, watched).nats_per_token
                         run.append(step=measured["step"], held_out=loss)
             score = evaluate(model, held_out)
-            sample = generate(model, [end], 400, temperature=0.8, stop=end)
+            samples = [
+                tokenizer.decode(
+                    generate(model, [end], 400, temperature=0.6, stop=end, seed=number)
+                )
+                for number in range(20)
+            ]
             run.append(
                 step=recipe.steps,
                 closed=share_closed(baseline, score.nats, floor),
                 bits_per_byte=score.bits_per_byte,
-                sample=tokenizer.decode(sample),
+                grammatical=forms.share_known(" ".join(samples)),
+                sample=samples[0],
             )
             print(json.dumps(run.metrics()[-1], indent=2))
             kept = RUNS / f"tour-seed-{seed}"

@@ -1,6 +1,7 @@
 """The lab: evaluation against arithmetic, generation against probabilities, doctor."""
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from math import exp, log
@@ -12,10 +13,12 @@ import torch
 from cort33x_lib.lab import doctor, forecast
 from cort33x_lib.lab.evaluation import Evaluation, evaluate, share_closed, unigram
 from cort33x_lib.lab.generation import generate, narrow
+from cort33x_lib.lab.grammar import Forms
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import encode_documents
 from cort33x_lib.text.corpus import Document
+from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import Tokenizer
 
 BYTES = Tokenizer(())
@@ -144,6 +147,19 @@ def test_generation_is_seeded_and_stops():
 def test_impossible_wishes_are_refused(prompt, options, message):
     with pytest.raises(ValueError, match=message):
         next(generate(random_model(), prompt, 1, **options))
+
+
+def test_forms_know_sentences_and_refuse_disorder_and_invented_words():
+    world = World.load()
+    forms = Forms(world, (story.text for story in world.stories("train", 1500)))
+    held_out = [story.text for story in world.stories("validation", 60)]
+    assert sum(map(forms.share_known, held_out)) / 60 > 0.9
+    chance = random.Random(0)
+    disorder = [" ".join(chance.sample(t.split(), len(t.split()))) for t in held_out]
+    assert sum(map(forms.share_known, disorder)) / 60 < 0.1
+    assert forms.of("Mia had 3 plums.") == ["NAME had NUMBER PLURAL ."]
+    assert forms.share_known("Once upon a time, Mia and Ben lived in Willowton.") == 1
+    assert forms.share_known("Once upon a time, Mia and Ben lived in Wrxton.") == 0
 
 
 def test_every_device_trains_as_the_cpu_does_in_double_precision():
