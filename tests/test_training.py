@@ -239,6 +239,21 @@ def test_damage_is_found_and_the_older_checkpoint_used(tmp_path, name, damage):
     assert "step-00000002" in checkpoint.skipped[0]
 
 
+def test_a_broken_checkpoint_is_saved_anew_when_its_step_comes_again(tmp_path):
+    run = make_run(tmp_path)
+    list(train(Transformer(CONFIG), make_batches(), RECIPE, run))
+    newest = newest_checkpoint(run.checkpoints)
+    (newest.folder / "model.safetensors").write_bytes(b"broken")
+    left_by_a_kill = run.checkpoints / f"part-{newest.step:08d}"
+    left_by_a_kill.mkdir()
+    model = Transformer(CONFIG)
+    list(train(model, make_batches(), RECIPE, run))
+    again = newest_checkpoint(run.checkpoints)
+    assert (again.step, again.skipped) == (RECIPE.steps, ())
+    assert weights_hash(load_model(again)) == weights_hash(model)
+    assert not left_by_a_kill.exists()
+
+
 def test_no_intact_checkpoint_is_said_in_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="the folder holds none"):
         newest_checkpoint(tmp_path)

@@ -9,7 +9,6 @@ finds the folder finds it complete. Reading checks the sha256 before anything is
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,10 +63,14 @@ def save_checkpoint(
     """
     final = folder / f"step-{step:08d}"
     if final.exists():
-        return final
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"part-{step:08d}-{os.getpid()}"
-    part.mkdir()
+        try:
+            return _read(final).folder
+        except CheckpointError:
+            shutil.rmtree(final)
+    for left_by_a_kill in folder.glob("part-*"):
+        shutil.rmtree(left_by_a_kill)
+    part = folder / f"part-{step:08d}"
+    part.mkdir(parents=True)
     try:
         save_file(model.state_dict(), part / TENSOR_FILES[0])
         save_file(_optimizer_tensors(model, optimizer), part / TENSOR_FILES[1])
