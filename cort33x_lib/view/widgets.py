@@ -1,7 +1,6 @@
 """Widgets: live in JupyterLab, and on the site from what they last showed."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +11,7 @@ import traitlets
 
 POINTS = 400  # of a curve that are sent to the browser; all are kept on disk
 PERIOD = 0.2  # seconds between two messages to the browser
+LISTENING = 0.001  # seconds in which the buttons are heard after each step
 
 
 def thin(values: list[float], points: int = POINTS) -> list[float]:
@@ -26,7 +26,8 @@ class TrainingDashboard(anywidget.AnyWidget):
 
     `steps` is called when Run is pressed and gives the generator of the loop: one
     dictionary a step, with `held_out` (nats per token) and `sample` (text) where
-    there are any. It runs in a thread of its own; the widget draws what it yields.
+    there are any. The steps are taken in the kernel's own event loop, which hears the
+    buttons in between: a thread would make PyTorch share the cores with itself.
     Run after Stop calls `steps` again, which may go on from a checkpoint.
     """
 
@@ -52,10 +53,10 @@ class TrainingDashboard(anywidget.AnyWidget):
         super().__init__(total=total, floor=floor, baseline=baseline)
         self._steps = steps
         self._records: list[dict] = []
-        self._fault: BaseException | None = None
-        self._going = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._fault: Exception | None = None
+        self._going = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task | None = None
         self._sent = 0.0
         self.on_msg(self._obey)
 
@@ -71,13 +72,10 @@ class TrainingDashboard(anywidget.AnyWidget):
     def start(self) -> None:
         """Begin, or go on after a pause or a stop."""
         self._going.set()
-        if self._thread and self._thread.is_alive():
-            self.state = "running"
-            return
-        self._stopping.clear()
-        self._fault, self.message, self.state = None, "", "running"
-        self._thread = threading.Thread(target=self._train, daemon=True)
-        self._thread.start()
+        self.state = "running"
+        if self._task is None or self._task.done():
+            self._stopping, self._fault, self.message = False, None, ""
+            self._task = asyncio.get_running_loop().create_task(self._train())
 
     def pause(self) -> None:
         """Halt after the present step."""
@@ -87,42 +85,42 @@ class TrainingDashboard(anywidget.AnyWidget):
 
     def stop(self) -> None:
         """End after the present step; the model stays as that step leaves it."""
-        self._stopping.set()
+        self._stopping = True
         self._going.set()
 
     async def finished(self) -> str:
         """Start if nobody has, and give the state the training ends in.
 
-        Awaited, so that the kernel hears the buttons meanwhile; interrupting the kernel
-        stops the training like the Stop button. Raises what the training raised.
+        Interrupting the kernel stops the training like the Stop button. Raises what
+        the training raised.
         """
-        if self._thread is None:
+        if self._task is None:
             self.start()
         try:
-            while self._thread.is_alive():
-                await asyncio.sleep(0.05)
-        except (KeyboardInterrupt, asyncio.CancelledError):
+            await asyncio.shield(self._task)
+        except asyncio.CancelledError:
             self.stop()
-            self._thread.join()
+            await self._task
         if self._fault:
             raise self._fault
         return self.state
 
-    def _train(self) -> None:
+    async def _train(self) -> None:
         try:
             with closing(self._steps()) as steps:
                 for record in steps:
                     self._add(record)
-                    self._going.wait()
-                    if self._stopping.is_set():
+                    await asyncio.sleep(LISTENING)
+                    await self._going.wait()
+                    if self._stopping:
                         break
-            self._show()
-            finished = self._records and self._records[-1]["step"] == self.total
-            self.state = "finished" if finished else "stopped"
-        except BaseException as fault:
+        except KeyboardInterrupt:
+            pass  # the loop has ended its step first, as it does for Stop
+        except Exception as fault:
             self._fault, self.message = fault, f"{type(fault).__name__}: {fault}"
-            self._show()
-            self.state = "failed"
+        self._show()
+        finished = self._records and self._records[-1]["step"] == self.total
+        self.state = "failed" if self._fault else "finished" if finished else "stopped"
 
     def _add(self, record: dict) -> None:
         while self._records and self._records[-1]["step"] >= record["step"]:
