@@ -9,7 +9,7 @@ from html import escape
 from io import BytesIO
 
 import matplotlib
-from IPython.display import SVG, Markdown
+from IPython.display import HTML, SVG
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,15 +49,15 @@ def show(figure: Figure) -> SVG:
     return SVG(buffer.getvalue().decode("utf-8"))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> HTML:
     """A table whose cells are shown as they are, whatever characters they hold."""
 
-    def line(cells: Sequence[object]) -> str:
-        safe = (escape(str(cell), quote=False).replace("|", "&#124;") for cell in cells)
-        return "| " + " | ".join(safe) + " |"
+    def line(cells: Sequence[object], tag: str) -> str:
+        inside = "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inside}</tr>"
 
-    rule = "|" + "---|" * len(header)
-    return Markdown("\n".join([line(header), rule, *map(line, rows)]))
+    lines = [line(header, "th"), *(line(cells, "td") for cells in rows)]
+    return HTML(f'<table class="table">{"".join(lines)}</table>')
 
 
 def smooth(values: Sequence[float], span: int = 20) -> list[float]:
