@@ -63,100 +63,107 @@ def records(count, pace=0.0, fault_at=None, closed=None):
             closed.set()
 
 
-def dashboard(**options):
-    return TrainingDashboard(lambda: records(**options), options["count"], 1.0, 6.0)
+def steered(steer, **options):
+    """A dashboard and what the coroutine `steer(dashboard)` gives, in an event loop."""
+
+    async def run():
+        shown = TrainingDashboard(
+            lambda: records(**options), options["count"], floor=1.0, baseline=6.0
+        )
+        assert shown.state == "idle"
+        return shown, await steer(shown)
+
+    return asyncio.run(run())
+
+
+def to_the_end(shown):
+    return shown.finished()
+
+
+def press(shown, order):
+    """As JupyterLab does: in a thread that is not the training's."""
+    message = (shown, {"order": order}, [])
+    pressing = threading.Thread(target=shown._obey, args=message)
+    pressing.start()
+    pressing.join()
 
 
 def test_a_run_to_the_end_is_shown_whole():
-    shown = dashboard(count=12)
-    assert shown.state == "idle"
-    assert asyncio.run(shown.finished()) == "finished"
+    shown, state = steered(to_the_end, count=12)
+    assert state == "finished"
     assert shown.curve["step"] == list(range(1, 13))
+    assert shown.latest["step"] == 12
     assert shown.held_out == [[5, 4.0], [10, 4.0]]
     assert shown.samples == [[5, "story 5"], [10, "story 10"]]
 
 
-def test_pause_resume_and_stop():
+def test_the_buttons_are_obeyed_while_the_end_is_awaited():
     closed = threading.Event()
-    shown = dashboard(count=10_000, pace=0.002, closed=closed)
 
-    async def steer():
-        shown.start()
+    async def steer(shown):
+        waiting = asyncio.create_task(shown.finished())
         await asyncio.sleep(0.1)
-        shown.pause()
-        assert shown.state == "paused"
+        press(shown, "pause")
         await asyncio.sleep(0.05)
+        assert shown.state == "paused"
         paused_at = len(shown._records)
         await asyncio.sleep(0.1)
         assert len(shown._records) == paused_at > 0
-        shown.start()
+        press(shown, "resume")
         await asyncio.sleep(0.1)
         assert shown.state == "running"
         assert len(shown._records) > paused_at
-        shown.stop()
-        return await shown.finished()
+        press(shown, "stop")
+        return await asyncio.wait_for(waiting, timeout=1)
 
-    assert asyncio.run(steer()) == "stopped"
+    _, state = steered(steer, count=10_000, pace=0.002, closed=closed)
+    assert state == "stopped"
     assert closed.is_set()
 
 
-def test_stop_while_paused():
-    shown = dashboard(count=10_000, pace=0.001)
-
-    async def steer():
-        shown.start()
-        shown.pause()
-        shown.stop()
+def test_run_is_obeyed_before_anybody_awaits_the_end():
+    async def steer(shown):
+        press(shown, "run")
+        await asyncio.sleep(0.1)
+        assert len(shown._records) > 0
+        press(shown, "pause")
+        press(shown, "stop")
         return await shown.finished()
 
-    assert asyncio.run(steer()) == "stopped"
+    assert steered(steer, count=10_000, pace=0.002)[1] == "stopped"
 
 
 def test_a_fault_in_training_reaches_the_reader():
-    shown = dashboard(count=10, fault_at=3)
-    with pytest.raises(ArithmeticError, match="loss nan"):
-        asyncio.run(shown.finished())
+    async def steer(shown):
+        with pytest.raises(ArithmeticError, match="loss nan"):
+            await shown.finished()
+
+    shown, _ = steered(steer, count=10, fault_at=3)
     assert shown.state == "failed"
     assert shown.message == "ArithmeticError: loss nan"
     assert shown.curve["step"] == [1, 2]
 
 
 def test_run_after_stop_takes_up_the_records_where_they_are_taken_again():
-    shown = dashboard(count=6)
-
-    async def twice():
+    async def steer(shown):
         await shown.finished()
         shown.start()
         return await shown.finished()
 
-    assert asyncio.run(twice()) == "finished"
+    shown, state = steered(steer, count=6)
+    assert state == "finished"
     assert shown.curve["step"] == [1, 2, 3, 4, 5, 6]
-
-
-def test_other_work_goes_on_while_the_training_is_awaited():
-    """As the buttons' messages must, while a cell awaits the end."""
-    shown = dashboard(count=10_000, pace=0.001)
-
-    async def press_stop():
-        await asyncio.sleep(0.1)
-        shown._obey(shown, {"order": "stop"}, [])
-
-    async def both():
-        ended, _ = await asyncio.gather(shown.finished(), press_stop())
-        return ended
-
-    assert asyncio.run(both()) == "stopped"
 
 
 def test_an_interrupt_stops_the_training():
     closed = threading.Event()
-    shown = dashboard(count=10_000, pace=0.001, closed=closed)
 
-    async def interrupted():
+    async def steer(shown):
         waiting = asyncio.create_task(shown.finished())
         await asyncio.sleep(0.1)
         waiting.cancel()
         return await waiting
 
-    assert asyncio.run(interrupted()) == "stopped"
+    _, state = steered(steer, count=10_000, pace=0.001, closed=closed)
+    assert state == "stopped"
     assert closed.is_set()

@@ -29,6 +29,7 @@ class TrainingDashboard(anywidget.AnyWidget):
     there are any. The steps are taken in the kernel's own event loop, which hears the
     buttons in between: a thread would make PyTorch share the cores with itself.
     Run after Stop calls `steps` again, which may go on from a checkpoint.
+    Raises RuntimeError where no event loop runs, that is, outside a notebook.
     """
 
     _esm = Path(__file__).with_name("dashboard.js")
@@ -51,6 +52,7 @@ class TrainingDashboard(anywidget.AnyWidget):
         baseline: float,
     ):
         super().__init__(total=total, floor=floor, baseline=baseline)
+        self._loop = asyncio.get_running_loop()
         self._steps = steps
         self._records: list[dict] = []
         self._fault: Exception | None = None
@@ -67,7 +69,8 @@ class TrainingDashboard(anywidget.AnyWidget):
             "resume": self.start,
             "stop": self.stop,
         }
-        orders[content["order"]]()
+        # JupyterLab may have the messages heard in a thread of their own.
+        self._loop.call_soon_threadsafe(orders[content["order"]])
 
     def start(self) -> None:
         """Begin, or go on after a pause or a stop."""
@@ -75,7 +78,7 @@ class TrainingDashboard(anywidget.AnyWidget):
         self.state = "running"
         if self._task is None or self._task.done():
             self._stopping, self._fault, self.message = False, None, ""
-            self._task = asyncio.get_running_loop().create_task(self._train())
+            self._task = self._loop.create_task(self._train())
 
     def pause(self) -> None:
         """Halt after the present step."""
