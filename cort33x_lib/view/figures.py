@@ -97,7 +97,7 @@ def level_bars(levels: dict[str, float], unit: str) -> Figure:
     """One bar a name, its value written at its end."""
     figure, axes = draw((7.2, 0.5 + 0.42 * len(levels)))
     bars = axes.barh(list(levels), list(levels.values()), color=BLUE, height=0.6)
-    axes.bar_label(bars, fmt="%.2f", padding=4)
+    axes.bar_label(bars, fmt="%.3g", padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel=unit)
