@@ -206,6 +206,7 @@ class Project:
         places = [
             "cort33x_lib",
             "tests",
+            "conftest.py",
             "book/_ext",
             "run.py",
             "mirror.py",

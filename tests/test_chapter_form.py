@@ -3,6 +3,8 @@
 import ast
 import re
 import statistics
+import subprocess
+import sys
 
 import jupytext
 import pytest
@@ -266,3 +268,12 @@ def test_a_planted_fault_is_found(old, new, fault):
     found = faults_of(GOOD.replace(old, new))
     assert any(fault in one for one in found)
     assert len(found) <= 2
+
+
+def test_every_code_cell_of_every_chapter_is_a_test():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "book"]
+    listed = subprocess.run(command, cwd=mirror.ROOT, capture_output=True, text=True)
+    for chapter in mirror.chapters():
+        cells = len(code_cells(chapter.read_text(encoding="utf-8")))
+        assert cells > 5
+        assert listed.stdout.count(f"book/{chapter.name}::") == cells
