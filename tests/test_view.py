@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,7 +65,10 @@ def records(count, pace=0.0, fault_at=None, closed=None):
 
 
 def steered(steer, **options):
-    """A dashboard and what the coroutine `steer(dashboard)` gives, in an event loop."""
+    """A dashboard and what the coroutine `steer(dashboard)` gives, in an event loop.
+
+    In a thread of its own: in this one the browser tests' loop may be running.
+    """
 
     async def run():
         shown = TrainingDashboard(
@@ -73,7 +77,8 @@ def steered(steer, **options):
         assert shown.state == "idle"
         return shown, await steer(shown)
 
-    return asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run()).result()
 
 
 def to_the_end(shown):
