@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from cort33x_lib.files import PROJECT
 from cort33x_lib.text.corpus import Document
 from cort33x_lib.text.story_plot import Tale
 from cort33x_lib.text.story_questions import Question, questions
@@ -22,7 +23,7 @@ from cort33x_lib.text.story_words import Lexicon
 
 SPLITS = ("train", "validation", "test", "composition")
 LICENCE = "CC BY 4.0"
-DATA = Path(__file__).resolve().parents[2] / "data" / "story_world"
+DATA = PROJECT / "data" / "story_world"
 LOGARITHMS = [0.0] + [math.log(count) for count in range(1, 100)]
 
 

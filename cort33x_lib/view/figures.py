@@ -13,13 +13,7 @@ from IPython.display import HTML, SVG
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PURPLE, SKY = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#8a5a83",
-    "#56b4e9",
-)
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#8a5a83"
 LOOK = {
     "axes.spines.top": False,
     "axes.spines.right": False,
