@@ -33,6 +33,8 @@ make book     install what is needed, run every chapter, build the site
 make test     the same set-up, then every test
 make lab      open the book in JupyterLab
 make setup    only make .venv and install into it
+make fuzz     the tokenizer on a million random texts of each kind: half an hour or more
+make bench    the tokenizer beside eight others, which it installs into .venv first
 make lint     check the style of library, tests and chapter cells
 make mirror   paste library source into the chapter cells tagged `library`
 make clean    remove the built site and its caches (the folder _build)
@@ -143,10 +145,13 @@ class Project:
             shutil.rmtree(str(VENV), ignore_errors=True)
             make = [sys.executable, "-m", "venv", VENV]
             self.run_logged(make, log, "The environment could not be made.")
-        pip = [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-        pip += ["install", "-e", ".[book,test]"]
-        self.run_logged(pip, log, "The packages could not be installed.")
+        self.install(".[book,test]")
         ready.write_text("\n".join(self.stamp()), encoding="utf-8")
+
+    def install(self, wanted):
+        pip = [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        failure = "The packages could not be installed."
+        self.run_logged(pip + ["install", "-e", wanted], BUILD / "setup.log", failure)
 
     def build(self):
         """The site's first page; made only when something has changed."""
@@ -198,6 +203,15 @@ class Project:
         command += [f"--ServerApp.port={port}", "--ServerApp.answer_yes=True"]
         return self.run(command + ["--LabApp.default_url=/lab/tree/book"] + words)
 
+    def fuzz(self, words):
+        self.environment.setdefault("FUZZ_TRIALS", "1000000")
+        return self.run([self.python, "-m", "pytest", "tests/test_fuzz.py"] + words)
+
+    def bench(self, words):
+        print("Installing the other tokenizers", flush=True)
+        self.install(".[peers]")
+        return self.run([self.python, "benchmarks/tokenizer.py"] + words)
+
     def lint(self, words):
         cells = BUILD / "lint"
         shutil.rmtree(str(cells), ignore_errors=True)
@@ -205,6 +219,7 @@ class Project:
         mirror.write_notebooks(cells)
         places = [
             "cort33x_lib",
+            "benchmarks",
             "tests",
             "conftest.py",
             "book/_ext",
@@ -241,7 +256,7 @@ def main(words):
         elif command == "mirror":
             for name in mirror.mirror():
                 print(f"pasted library source into book/{name}")
-        elif command in ("setup", "book", "test", "lab", "lint"):
+        elif command in ("setup", "book", "test", "lab", "fuzz", "bench", "lint"):
             project = Project(here)
             project.setup()
             return getattr(project, command)(rest) if command != "setup" else 0
