@@ -9,8 +9,10 @@ locks, so two writers of one path are both safe and the last rename wins.
 import hashlib
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 PROJECT = Path(__file__).parents[1]  # where book/, data/ and runs/ are
 
@@ -19,21 +21,32 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """Put `content` (text as UTF-8, line ends kept) at `path`, whole or not at all.
 
     Raises OSError with `path` in it; the old file is then as it was and no temporary
-    file stays. The steps are those of the POSIX manual: write, fsync, rename, fsync.
+    file stays.
+    """
+    with open_atomically(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file to write piece by piece, which is at `path` once the block is done.
+
+    When the block or the disk fails, the old file is as it was and no temporary file
+    stays; what the disk raises has `path` in it. The steps are those of the POSIX
+    manual: write, fsync, rename, fsync.
     """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.parent / f".write-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
     bring_to_disk(path.parent)
