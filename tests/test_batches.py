@@ -1,7 +1,15 @@
 """Batches: every document once an epoch, never from its middle, the same every time."""
 
+import hashlib
+import os
 import random
+import subprocess
+import sys
 import sysconfig
+import time
+import tracemalloc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +17,9 @@ import pytest
 import torch
 
 from cort33x_lib.text.batches import Batches, Tokens, encode_documents
-from cort33x_lib.text.corpus import Document
+from cort33x_lib.text.corpus import CorpusError, Document
+from cort33x_lib.text.mixtures import Mixture, take_turns
+from cort33x_lib.text.token_files import HEAD, encode_to_file, verify
 from cort33x_lib.text.tokenizer import END, Tokenizer, train_tokenizer
 
 LETTERS = Tokenizer(())  # one id a byte, then the end token
@@ -98,6 +108,27 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
             assert torch.equal(mine, other)
     other_seed = Batches(tokens, 4, 48, seed=10)
     assert not torch.equal(other_seed[0][0], expected[0][0])
+
+
+GOLDEN = {
+    0: "c3d1dca7c92f9201",
+    1: "562350cc1e856915",
+    2: "c50281ef5879158e",
+    3: "2489fc87c274d1c3",
+    4: "3277de9b3eb7221c",
+    5: "3f75d8b99c1f3e19",
+    6: "6da15142bc27e02e",
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_batches_are_those_of_every_recorded_run(case: int) -> None:
+    sizes, rows, length = CASES[case]
+    batches, seen = Batches(corpus(sizes), rows, length, seed=case), hashlib.sha256()
+    for step in (0, 1, 2, 7, 19, 300):
+        for ids in batches[step]:
+            seen.update(ids.numpy().tobytes())
+    assert seen.hexdigest()[:16] == GOLDEN[case]
 
 
 def test_asking_for_batches_touches_no_random_state() -> None:
@@ -215,19 +246,47 @@ def test_saved_tokens_come_back(tmp_path: Path) -> None:
         assert loaded.tokenizer == LETTERS.name
 
 
-def test_damaged_tokens_are_refused(tmp_path: Path) -> None:
-    path, chance = tmp_path / "tokens", random.Random(0)
+def some_file(folder: Path) -> Path:
+    path = folder / "tokens"
     encode_documents(LETTERS, [Document("abc " * 50, "u", "o", "l")] * 3).save(path)
+    return path
+
+
+def test_every_changed_bit_is_found(tmp_path: Path) -> None:
+    path, chance = some_file(tmp_path), random.Random(0)
     data = path.read_bytes()
-    broken = [b"", b"\n", data[:-1], data + b"\x00", data[: len(data) // 2]]
-    for _ in range(300):
+    used = len(data[:HEAD].rstrip())
+    places = [*range(used), *(chance.randrange(HEAD, len(data)) for _ in range(300))]
+    for place in places:
         changed = bytearray(data)
-        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        broken.append(bytes(changed))
-    for content in broken:
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="tokens is damaged"):
+        changed[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        expected = "damaged" if place >= HEAD else "damaged in its head|no cort33x-tok"
+        with pytest.raises(ValueError, match=expected):
             Tokens.load(path, LETTERS)
+            verify(path)
+        if place < HEAD:
+            with pytest.raises(ValueError, match="tokens is"):
+                Tokens.load(path, LETTERS)
+
+
+def test_a_file_that_was_cut_or_grew_is_refused_unread(tmp_path: Path) -> None:
+    path = some_file(tmp_path)
+    data = path.read_bytes()
+    for content in (data[:-1], data + b"\x00", data[: len(data) // 2], data[:HEAD]):
+        path.write_bytes(content)
+        message = f"has {len(content)} bytes, expected {len(data)}: it was cut"
+        with pytest.raises(ValueError, match=message):
+            Tokens.load(path, LETTERS)
+    for content in (b"", b"\n", b"{}\n\n", data[1:], b"\x00" * 2000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="no cort33x-tokens-2 file"):
+            Tokens.load(path, LETTERS)
+    with pytest.raises(ValueError, match="damaged in its head"):
+        path.write_bytes(data[:100])
+        Tokens.load(path, LETTERS)
+    with pytest.raises(FileNotFoundError):
+        Tokens.load(tmp_path / "absent", LETTERS)
 
 
 def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
@@ -235,3 +294,198 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     other = Tokenizer(((97, 98),))
     with pytest.raises(ValueError, match=f"{LETTERS.name}, expected {other.name}"):
         Tokens.load(tmp_path / "tokens", other)
+
+
+def test_a_loaded_file_stays_on_the_disk(tmp_path: Path) -> None:
+    sizes = np.full(10_000, 200)
+    ids = np.full(sizes.sum(), STOP, np.uint16)
+    starts = np.concatenate([[0], sizes.cumsum()])
+    Tokens(ids, starts, sizes - 1, LETTERS.name).save(tmp_path / "tokens")
+    assert (tmp_path / "tokens").stat().st_size > 4_000_000
+    tracemalloc.start()
+    tokens = Tokens.load(tmp_path / "tokens", LETTERS)
+    Batches(tokens, 4, 256, seed=0)[0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_500_000  # the order of two epochs; the ids alone are 4 MB
+    with pytest.raises(ValueError, match="read-only"):
+        tokens.ids[0] = 1
+
+
+def many_documents(count: int) -> list[Document]:
+    chance = random.Random(count)
+    texts = ["".join(chance.choices("ab é\n", k=chance.randrange(3000)))]
+    texts += ["c d" * chance.randrange(60_000) for _ in range(count - 1)]
+    return [Document(text, "u", "o", "l") for text in texts]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 15])
+def test_encoding_to_a_file_gives_the_same_bytes_for_every_number_of_workers(
+    tmp_path: Path, count: int
+) -> None:
+    documents = many_documents(count)[:count]
+    encode_documents(LETTERS, documents).save(tmp_path / "expected")
+    for workers in (None, 1, 2, 5):
+        tokens = encode_to_file(LETTERS, iter(documents), tmp_path / "file", workers)
+        assert len(tokens) == count
+        found = (tmp_path / "file").read_bytes()
+        assert found == (tmp_path / "expected").read_bytes()
+    verify(tmp_path / "file")
+
+
+def test_a_file_with_room_for_large_ids(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(tuple((a, b) for a in range(256) for b in range(256)))
+    tokens = encode_to_file(tokenizer, real_documents(), tmp_path / "file")
+    assert tokens.ids.dtype == np.uint32 and tokens.ids.max() == 65792
+    for number, document in enumerate(real_documents()):
+        assert tokenizer.decode(tokens.document(number)[:-1]) == document.text
+
+
+def test_few_documents_are_in_memory_at_a_time(tmp_path: Path) -> None:
+    alive, most = weakref.WeakSet(), 0
+
+    def stream() -> Iterator[Document]:
+        nonlocal most
+        for number in range(30):
+            document = Document(f"{number}" + "a" * (1 << 18), "u", "o", "l")
+            alive.add(document)
+            most = max(most, len(alive))
+            yield document
+
+    assert len(encode_to_file(LETTERS, stream(), tmp_path / "file", workers=2)) == 30
+    assert most <= 2 * 2 + 3
+
+
+def test_a_stream_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def stream() -> Iterator[Document]:
+        yield from many_documents(9)
+        raise CorpusError("the source is gone")
+
+    with pytest.raises(CorpusError, match="the source is gone"):
+        encode_to_file(LETTERS, stream(), tmp_path / "file")
+    with pytest.raises(ValueError, match="expected '<.end.>' in them"):
+        encode_to_file(Tokenizer((), ("x",)), [], tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_full_disk_is_an_error_with_the_path(small_disk: Path) -> None:
+    (small_disk / "file").write_bytes(b"old")
+    documents = [Document("a" * 300_000, "u", "o", "l")] * 9
+    with pytest.raises(OSError, match="No space left") as caught:
+        encode_to_file(LETTERS, documents, small_disk / "file")
+    assert caught.value.filename == str(small_disk / "file")
+    assert [path.name for path in small_disk.iterdir()] == ["file"]
+    assert (small_disk / "file").read_bytes() == b"old"
+
+
+WRITER = """
+import itertools, sys
+from cort33x_lib.text.corpus import Document
+from cort33x_lib.text.token_files import encode_to_file
+from cort33x_lib.text.tokenizer import Tokenizer
+print("ready", flush=True)
+text = Document("a b " * 100_000, "u", "o", "l")
+encode_to_file(Tokenizer(()), itertools.repeat(text), sys.argv[1])
+"""
+
+
+def test_a_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    for pause in (0.05, 1.0):
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+        with subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            process.stdout.readline()
+            time.sleep(pause)
+            process.kill()
+        assert not (tmp_path / "file").exists()
+    names = os.listdir(tmp_path)
+    assert names and all(name.endswith(".tmp") for name in names)
+
+
+PARTS = [[1], [1, 1], [7, 3], [1, 1000], [1] * 7, [5, 3, 2], [997, 2, 1], [70, 30]]
+
+
+def test_turns_keep_every_share_to_within_one() -> None:
+    chance = random.Random(5)
+    drawn = [
+        [chance.randrange(1, 60) for _ in range(chance.randrange(1, 9))]
+        for _ in range(150)
+    ]
+    worst = 0.0
+    for parts in PARTS + drawn:
+        cycle, taken = sum(parts), np.zeros(len(parts), int)
+        for turn, place in enumerate(take_turns(parts), start=1):
+            taken[place] += 1
+            off = np.abs(taken * cycle - np.array(parts) * turn)
+            worst = max(worst, off.max() / cycle)
+        assert taken.tolist() == parts
+    assert worst < 1
+    print(f"{len(PARTS + drawn)} mixtures, at worst {worst:.3f} rows off")
+
+
+def three_sources() -> dict[str, Tokens]:
+    sizes = [random_sizes(seed, 40 + seed, 30) for seed in range(3)]
+    return dict(zip("abc", map(corpus, sizes), strict=True))
+
+
+def test_a_mixture_gives_each_source_its_share_in_its_own_order() -> None:
+    mixture = Mixture(three_sources(), {"a": 5, "b": 3, "c": 2}, 4, 16, seed=3)
+    turns, given = take_turns([5, 3, 2]), dict.fromkeys("abc", 0)
+    for step in range(60):
+        assert mixture.counters(step) == given
+        inputs, targets = mixture[step]
+        assert inputs.shape == targets.shape == (4, 16)
+        for row in range(4):
+            name = "abc"[turns[(4 * step + row) % 10]]
+            expected = mixture.sources[name].row(given[name])
+            assert np.array_equal(inputs[row], expected[:-1])
+            assert np.array_equal(targets[row], expected[1:])
+            given[name] += 1
+    assert given == {"a": 120, "b": 72, "c": 48}
+    assert mixture.counters(10**9) == {"a": 2 * 10**9, "b": 12 * 10**8, "c": 8 * 10**8}
+
+
+def test_a_mixed_batch_depends_on_seed_and_step_alone() -> None:
+    parts = {"a": 7, "b": 1, "c": 4}
+    run = [Mixture(three_sources(), parts, 3, 20, seed=1)[step] for step in range(50)]
+    asked = Mixture(three_sources(), parts, 3, 20, seed=1)
+    for step in (49, 0, 17, 17, 48, 3):
+        for mine, other in zip(asked[step], run[step], strict=True):
+            assert torch.equal(mine, other)
+    other_seed = Mixture(three_sources(), parts, 3, 20, seed=2)
+    assert not torch.equal(other_seed[0][0], run[0][0])
+
+
+def test_a_source_keeps_its_order_whatever_is_mixed_in() -> None:
+    sources = three_sources()
+    whole = Mixture(sources, {"a": 5, "b": 3, "c": 2}, 4, 16, seed=3)
+    alone = Mixture({"b": sources["b"]}, {"b": 9}, 2, 16, seed=3)
+    for number in range(100):
+        mine, other = whole.sources["b"].row(number), alone.sources["b"].row(number)
+        assert np.array_equal(mine, other)
+
+
+def test_equal_shares_are_equal_mixtures() -> None:
+    sources = three_sources()
+    small = Mixture(sources, {"a": 7, "b": 2, "c": 1}, 4, 16, seed=0)
+    large = Mixture(sources, {"a": 700, "b": 200, "c": 100}, 4, 16, seed=0)
+    for step in range(30):
+        assert torch.equal(small[step][0], large[step][0])
+
+
+def test_mixtures_that_cannot_be_are_refused() -> None:
+    sources = three_sources()
+    refused = [{}, {"a": 1}, {"a": 1, "b": 1, "c": 0}, {"a": 1, "b": 1, "c": 0.5}]
+    for parts in [*refused, {"a": 1, "b": 1, "c": 1, "d": 1}]:
+        with pytest.raises(ValueError, match="expected a whole number from 1 for each"):
+            Mixture(sources, parts, 4, 16, seed=0)
+    other = encode_documents(LETTERS, real_documents())
+    with pytest.raises(ValueError, match="ids of 2 tokenizers"):
+        Mixture({"a": sources["a"], "b": other}, {"a": 1, "b": 1}, 4, 16, seed=0)
+    with pytest.raises(ValueError, match="step -1"):
+        Mixture({"b": other}, {"b": 1}, 4, 16, seed=0)[-1]
