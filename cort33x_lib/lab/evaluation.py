@@ -4,11 +4,12 @@ Nats per token depend on the tokenizer; bits per byte do not. Where the text has
 exactly known likelihood, the floor, so has the distance that is left to it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Tokens
@@ -21,6 +22,18 @@ class Evaluation:
     nats: float  # of all documents, their end tokens included
     tokens: int
     nbytes: int
+    by_document: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of_tokens(cls, nats: np.ndarray, tokens: Tokens) -> "Evaluation":
+        """From the nats of each token, (tokens,); `by_document` has nats and bytes.
+
+        by_document: (N, 2) for N documents.
+        """
+        sums = np.add.reduceat(nats, tokens.starts[:-1], dtype=np.float64)
+        by_document = np.column_stack([sums, tokens.nbytes])
+        size = len(tokens.ids), int(tokens.nbytes.sum())
+        return cls(float(sums.sum()), *size, by_document)
 
     @property
     def nats_per_token(self) -> float:
@@ -48,21 +61,24 @@ def evaluate(model: Transformer, tokens: Tokens, rows: int = 16) -> Evaluation:
         )
     device = model.embedding.weight.device
     order = np.argsort(lengths, kind="stable")
-    nats = 0.0
-    for first in range(0, len(order), rows):
-        chosen = order[first : first + rows]
+    nats = np.zeros(len(tokens.ids))
+    for place in range(0, len(order), rows):
+        chosen = order[place : place + rows]
         T = int(lengths[chosen].max())
         inputs = torch.full((len(chosen), T), tokens.end)  # (B, T)
         targets = torch.full((len(chosen), T), -100)  # (B, T), -100 is not counted
         for row, document in enumerate(chosen):
             ids = torch.from_numpy(tokens.document(document).astype(np.int64))
-            inputs[row, 1 : len(ids)] = ids[
-                :-1
-            ]  # what ended the one before comes first
+            inputs[row, 1 : len(ids)] = ids[:-1]  # what ended the one before is first
             targets[row, : len(ids)] = ids
-        counted = int((targets != -100).sum())
-        nats += counted * model.loss(inputs.to(device), targets.to(device)).item()
-    return Evaluation(nats, int(lengths.sum()), int(tokens.nbytes.sum()))
+        logits, _ = model(inputs.to(device))  # (B, T, V)
+        surprise = F.cross_entropy(
+            logits.transpose(1, 2), targets.to(device), reduction="none"
+        )  # (B, T)
+        for document, found in zip(chosen, surprise.cpu().numpy(), strict=True):
+            first, end = tokens.starts[document : document + 2]
+            nats[first:end] = found[: end - first]
+    return Evaluation.of_tokens(nats, tokens)
 
 
 def unigram(training: Tokens, held_out: Tokens, vocabulary: int) -> Evaluation:
@@ -72,8 +88,7 @@ def unigram(training: Tokens, held_out: Tokens, vocabulary: int) -> Evaluation:
     """
     counts = np.bincount(training.ids, minlength=vocabulary) + 1
     surprise = -np.log(counts / counts.sum())  # (V,), nats
-    nats = float(surprise[held_out.ids].sum())
-    return Evaluation(nats, len(held_out.ids), int(held_out.nbytes.sum()))
+    return Evaluation.of_tokens(surprise[held_out.ids], held_out)
 
 
 def share_closed(baseline: float, model: float, floor: float) -> float:
