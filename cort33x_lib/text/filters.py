@@ -14,6 +14,7 @@ from ftfy.badness import badness
 
 from cort33x_lib.text.cleaning import Answer, Removed, with_text
 from cort33x_lib.text.corpus import Document
+from cort33x_lib.text.duplicates import WORD
 from cort33x_lib.text.leakage import leaked_shares
 
 # Every part is bounded and begins where a run begins, so that no text takes long.
@@ -33,11 +34,12 @@ def repair_encoding(document: Document) -> Answer:
     """
     if document.text.isascii():
         return document
-    lines = document.text.splitlines(keepends=True)
-    return with_text(document, "".join(map(_repaired, lines)))
+    lines = document.text.split("\n")
+    return with_text(document, "\n".join(map(repaired_line, lines)))
 
 
-def _repaired(line: str) -> str:
+def repaired_line(line: str) -> str:
+    """One line as ftfy would have it, or as it was if that is no better."""
     if line.isascii():
         return line
     better = ftfy.fix_encoding(line)
@@ -114,8 +116,8 @@ class Shuffled:
         """For each document the share of its pairs that another document has."""
         seen: Counter[tuple[str, str]] = Counter()
         for document in documents:
-            seen.update(_pairs(document.text))
-        of_each = (_pairs(document.text) for document in documents)
+            seen.update(word_pairs(document.text))
+        of_each = (word_pairs(document.text) for document in documents)
         return [
             sum(seen[pair] > 1 for pair in pairs) / len(pairs) if pairs else 1.0
             for pairs in of_each
@@ -129,8 +131,9 @@ class Shuffled:
             )
 
 
-def _pairs(text: str) -> set[tuple[str, str]]:
-    words = re.findall(r"\w+", text.lower())
+def word_pairs(text: str) -> set[tuple[str, str]]:
+    """All different pairs of neighbouring lower-case words."""
+    words = WORD.findall(text.lower())
     return set(zip(words, words[1:], strict=False))
 
 
