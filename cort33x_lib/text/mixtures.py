@@ -38,6 +38,24 @@ def take_turns(parts: Sequence[int]) -> list[int]:
     return turns
 
 
+class Shares:
+    """Whose turn every row is, for shares in whole parts, and who has given how many.
+
+    `turns` is one cycle; it comes again and again.
+    """
+
+    def __init__(self, parts: Sequence[int]) -> None:
+        shared = gcd(*parts)
+        self.turns = take_turns([part // shared for part in parts])
+        taken = np.eye(len(parts), dtype=int)[self.turns].cumsum(axis=0)
+        self._taken = np.vstack([0 * taken[:1], taken])  # (cycle + 1, sources)
+
+    def given(self, row: int) -> list[int]:
+        """How many of the rows before this one each source has given."""
+        cycles, turn = divmod(row, len(self.turns))
+        return (cycles * self._taken[-1] + self._taken[turn]).tolist()
+
+
 class Mixture:
     """Batches from several sources: `mixture[step]`, the same whoever asks, when.
 
@@ -63,34 +81,26 @@ class Mixture:
             )
         if len(tokenizers := {tokens.tokenizer for tokens in sources.values()}) > 1:
             raise ValueError(f"ids of {len(tokenizers)} tokenizers: expected one")
-        self.rows, self.length, self.seed = rows, length, seed
+        self.rows, self._shares = rows, Shares([parts[name] for name in sources])
         self.sources = {
             name: Batches(tokens, rows, length, source_seed(seed, name))
             for name, tokens in sources.items()
         }
-        shared = gcd(*parts.values())
-        self._turns = take_turns([parts[name] // shared for name in self.sources])
-        taken = np.eye(len(parts), dtype=int)[self._turns].cumsum(axis=0)
-        self._taken = np.vstack([0 * taken[:1], taken])  # (cycle + 1, sources)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and, for each, the token that follows it: int64 (B, T) and (B, T)."""
         if step < 0:
             raise ValueError(f"step {step}: expected a whole number from 0")
-        batches, rows = [*self.sources.values()], []
+        batches, turns, rows = [*self.sources.values()], self._shares.turns, []
         for row in range(step * self.rows, (step + 1) * self.rows):
-            place = self._turns[row % len(self._turns)]
-            rows.append(batches[place].row(int(self._given(row)[place])))
+            place = turns[row % len(turns)]
+            rows.append(batches[place].row(self._shares.given(row)[place]))
         return as_batch(rows)
 
     def counters(self, step: int) -> dict[str, int]:
         """How many rows each source has given before this step."""
-        given = self._given(step * self.rows).tolist()
+        given = self._shares.given(step * self.rows)
         return dict(zip(self.sources, given, strict=True))
-
-    def _given(self, row: int) -> np.ndarray:
-        cycles, turn = divmod(row, len(self._turns))
-        return cycles * self._taken[-1] + self._taken[turn]
 
 
 def source_seed(seed: int, name: str) -> int:

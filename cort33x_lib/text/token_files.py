@@ -84,15 +84,21 @@ class Tokens:
                 f"{os.fspath(path)} has the ids of tokenizer {head['tokenizer']},"
                 f" expected {tokenizer.name}: encode the corpus again"
             )
-        data = np.asarray(np.memmap(path, np.uint8, "r"))
-        kind, tokens = np.dtype(head["ids"]), head["tokens"]
-        ids = data[HEAD : HEAD + tokens * kind.itemsize].view(kind)
-        index = data[len(data) - 8 - 16 * head["documents"] :].view("<i8")
-        starts, nbytes = np.split(index, [head["documents"] + 1])
         try:
-            return cls(ids, starts, nbytes, tokenizer.name)
+            return cls(*map_arrays(path, head), tokenizer.name)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is damaged: {error}") from None
+
+
+def map_arrays(
+    path: str | os.PathLike[str], head: dict
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ids, starts and nbytes of a token file, left on the disk until looked at."""
+    data = np.asarray(np.memmap(path, np.uint8, "r"))
+    kind, documents = np.dtype(head["ids"]), head["documents"]
+    ids = data[HEAD : HEAD + head["tokens"] * kind.itemsize].view(kind)
+    index = data[len(data) - 8 - 16 * documents :].view("<i8")
+    return ids, index[: documents + 1], index[documents + 1 :]
 
 
 def read_head(path: str | os.PathLike[str]) -> dict:
@@ -242,7 +248,9 @@ def _blocks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _encode_block(tokenizer: Tokenizer, block: list[Document]) -> Block:
-    end, kind = tokenizer.specials[END], kind_of(tokenizer)
-    parts = [np.array([*tokenizer.encode(each.text), end], kind) for each in block]
-    lengths = [len(part) for part in parts]
-    return np.concatenate(parts), lengths, [each.nbytes for each in block]
+    end, parts = np.array([tokenizer.specials[END]], np.uint32), []
+    for document in block:
+        parts += [tokenizer.encode_array(document.text), end]
+    lengths = [len(part) + 1 for part in parts[::2]]
+    ids = np.concatenate(parts).astype(kind_of(tokenizer))
+    return ids, lengths, [document.nbytes for document in block]
