@@ -49,6 +49,7 @@ class Answer:
         etag = header("ETag", "")  # a weak one does not prove that bytes are the same
         self.validator = etag if etag[:1] == '"' else header("Last-Modified", "")
         self.marks_its_end = bool(response.chunked)
+        self.partial = response.status == 206
         self.start, self.total = 0, response.length
         if response.status != 200:
             found = RANGE.fullmatch(header("Content-Range", ""))

@@ -78,7 +78,7 @@ def fetch(
     pinned = replace(
         wanted, size=size or known.get("bytes"), sha256=sha256 or known.get("sha256")
     )
-    if pinned.sha256 and _fault(path, pinned) is None:
+    if pinned.sha256 and fault_of(path, pinned.size, pinned.sha256) is None:
         return path
     part = folder / f".{name}-{os.getpid()}-{secrets.token_hex(6)}.part"
     _take_over(part, name)
@@ -102,14 +102,14 @@ def fetch(
     return path
 
 
-def _fault(path: Path, wanted: Wanted) -> str | None:
-    """How the file at `path` differs from what is wanted, if it does."""
+def fault_of(path: Path, size: int | None, sha256: str | None) -> str | None:
+    """How a file differs from the size and hash that it should have, if it does."""
     if not path.is_file():
         return "the file is missing"
-    if wanted.size is not None and path.stat().st_size != wanted.size:
-        return f"expected {wanted.size} bytes, got {path.stat().st_size}"
-    if wanted.sha256 and (found := sha256_of(path)) != wanted.sha256.lower():
-        return f"expected the SHA-256 {wanted.sha256}, got {found}"
+    if size is not None and path.stat().st_size != size:
+        return f"expected {size} bytes, got {path.stat().st_size}"
+    if sha256 and (found := sha256_of(path)) != sha256.lower():
+        return f"expected the SHA-256 {sha256}, got {found}"
     return None
 
 
@@ -150,7 +150,7 @@ def _complete(wanted: Wanted, part: Path) -> dict:
             raise DownloadError(f"{wanted.address}: expected data, got a web page")
         if wanted.first is not None and data.stat().st_size == wanted.first:
             _cut(wanted, data)
-        fault = _fault(data, wanted)
+        fault = fault_of(data, wanted.size, wanted.sha256)
         if fault is None:
             about = {"bytes": data.stat().st_size, "sha256": sha256_of(data)}
             return _read(part / "about.json") | about
