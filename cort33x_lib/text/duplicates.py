@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from zlib import crc32
 
 import numpy as np
@@ -32,9 +31,10 @@ def exact_duplicates(documents: Sequence[Document]) -> Iterator[Answer]:
     """
     first: dict[str, str] = {}
     for document in documents:
-        origin = first.setdefault(document.sha256, document.origin)
-        again = origin is not document.origin
-        yield Removed("exact duplicate", f"of {origin}") if again else document
+        origin = first.get(document.sha256)
+        first.setdefault(document.sha256, document.origin)
+        fresh = origin is None
+        yield document if fresh else Removed("exact duplicate", f"of {origin}")
 
 
 def shingles(text: str) -> np.ndarray:
@@ -94,12 +94,10 @@ def signature(shingles: np.ndarray, permutations: np.ndarray) -> np.ndarray:
     return smallest
 
 
-def candidates(
-    signatures: np.ndarray, bands: int, rows: int
-) -> Iterator[tuple[int, int]]:
-    """Pairs i < j whose signatures agree in a whole band, once for each such band.
+def buckets(signatures: np.ndarray, bands: int, rows: int) -> Iterator[list[int]]:
+    """The places, in order, of signatures that agree in a whole band, band by band.
 
-    (N, P) uint32 -> pairs. Raises ValueError when the bands need more than P rows.
+    (N, P) uint32. Raises ValueError when the bands need more than P rows.
     """
     if bands * rows > signatures.shape[1]:
         raise ValueError(
@@ -107,11 +105,10 @@ def candidates(
             f" the signatures have {signatures.shape[1]}"
         )
     for band in range(bands):
-        buckets = defaultdict(list)
+        places = defaultdict(list)
         for place, row in enumerate(signatures[:, band * rows : (band + 1) * rows]):
-            buckets[row.tobytes()].append(place)
-        for places in buckets.values():
-            yield from combinations(places, 2)
+            places[row.tobytes()].append(place)
+        yield from places.values()
 
 
 def chance_found(similarity: float, bands: int, rows: int) -> float:
@@ -119,48 +116,56 @@ def chance_found(similarity: float, bands: int, rows: int) -> float:
     return 1 - (1 - similarity**rows) ** bands
 
 
+def clusters(
+    sets: Sequence[np.ndarray], threshold: float, bands: int, rows: int
+) -> list[int]:
+    """For each document, given its shingles, the first one of its cluster.
+
+    A cluster is what chains of texts with at least this Jaccard index hold together.
+    """
+    table = permutations(bands * rows)
+    filled = [place for place, shingles in enumerate(sets) if len(shingles)]
+    signatures = [signature(sets[place], table) for place in filled]
+    signatures = np.reshape(signatures, (len(filled), bands * rows))
+    parents, compared = list(range(len(sets))), set()
+
+    def first_of(place: int) -> int:
+        while parents[place] != place:
+            parents[place] = place = parents[parents[place]]
+        return place
+
+    for bucket in buckets(signatures, bands, rows):
+        places = [filled[place] for place in bucket]
+        for one in places:
+            apart = [place for place in places if first_of(place) != first_of(one)]
+            if not apart:
+                break
+            for pair in {(min(one, n), max(one, n)) for n in apart} - compared:
+                compared.add(pair)
+                if jaccard(sets[pair[0]], sets[pair[1]]) >= threshold:
+                    roots = sorted(map(first_of, pair))
+                    parents[roots[1]] = roots[0]
+    return [first_of(place) for place in range(len(sets))]
+
+
 @dataclass(frozen=True)
 class NearDuplicates:
-    """One of each cluster of texts with a Jaccard index of at least `threshold`.
+    """The first of each cluster of texts that are alike.
 
-    Candidates are compared by their shingles, so that chance only loses pairs and adds
-    none; a cluster is what chains of similar texts hold together, and its first stays.
+    Candidates are compared by their shingles, so chance only loses pairs and adds none.
     """
 
     threshold: float = 0.8
     bands: int = 16
     rows: int = 8
 
-    def clusters(self, sets: Sequence[np.ndarray]) -> list[int]:
-        """For each document, given its shingles, the first one of its cluster."""
-        table = permutations(self.bands * self.rows)
-        filled = [place for place, shingles in enumerate(sets) if len(shingles)]
-        signatures = [signature(sets[place], table) for place in filled]
-        signatures = np.reshape(signatures, (len(filled), self.bands * self.rows))
-        parents, unlike = list(range(len(sets))), set()
-
-        def first_of(place: int) -> int:
-            while parents[place] != place:
-                parents[place] = place = parents[parents[place]]
-            return place
-
-        for pair in candidates(signatures, self.bands, self.rows):
-            one, other = filled[pair[0]], filled[pair[1]]
-            roots = first_of(one), first_of(other)
-            if roots[0] == roots[1] or pair in unlike:
-                continue
-            if jaccard(sets[one], sets[other]) >= self.threshold:
-                parents[max(roots)] = min(roots)
-            else:
-                unlike.add(pair)
-        return [first_of(place) for place in range(len(sets))]
-
     def __call__(self, documents: Sequence[Document]) -> Iterator[Answer]:
         sets = [shingles(document.text) for document in documents]
-        for place, first in enumerate(self.clusters(sets)):
+        firsts = clusters(sets, self.threshold, self.bands, self.rows)
+        for place, first in enumerate(firsts):
             if first == place:
                 yield documents[place]
             else:
                 similar = jaccard(sets[place], sets[first])
-                origin = documents[first].origin
-                yield Removed("near duplicate", f"J = {similar:.2f} with {origin}")
+                note = f"J = {similar:.2f} with {documents[first].origin}"
+                yield Removed("near duplicate", note)
