@@ -49,6 +49,7 @@ BAD_BYTES = {
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "byte 0 is not UTF-8, and cp1252"),
     "a page": (b"%PDF-1.5\n%\xd0\xd4\xc5\xd8\n\x78\x81", "byte 10 is not UTF-8"),
     "UTF-8 cut in a character": ("naïve é".encode()[:-1], "byte 7 is not UTF-8"),
+    "UTF-8 cut in its only letter": ("Dear Zoë".encode()[:-1], "byte 7 is not UTF-8"),
     "UTF-8 with a bad byte": (
         "naïve \xff é".encode() + b"\xff",
         "byte 12 is not UTF-8",

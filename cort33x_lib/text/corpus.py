@@ -52,7 +52,7 @@ class Document:
             if not isinstance(value, str):
                 raise CorpusError(f"{name} must be text, got {type(value).__name__}")
             if not value.isascii():
-                _refuse_surrogates(name, value, self.origin)
+                refuse_surrogates(name, value, self.origin)
 
     @property
     def data(self) -> bytes:
@@ -70,7 +70,8 @@ class Document:
         return digest(self.data)
 
 
-def _refuse_surrogates(name: str, value: str, origin: str) -> None:
+def refuse_surrogates(name: str, value: str, origin: str) -> None:
+    """Raise CorpusError for half of a pair of UTF-16, which is no character."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

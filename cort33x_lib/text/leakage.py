@@ -26,18 +26,19 @@ def leaked_shares(
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    known = [_hashes(text, n) for text in training]
+    known = [hashed_n_grams(text, n) for text in training]
     seen = np.sort(np.concatenate([np.empty(0, np.uint64), *known]))
     shares = np.zeros(len(held_out))  # (N,)
     for place, text in enumerate(held_out):
-        wanted = np.sort(_hashes(text, n))  # in order: a search stays in the cache
+        wanted = np.sort(hashed_n_grams(text, n))  # in order: a search stays in the cache
         if len(wanted) and len(seen):
             nearest = np.searchsorted(seen, wanted).clip(max=len(seen) - 1)
             shares[place] = (seen[nearest] == wanted).mean()
     return shares
 
 
-def _hashes(text: str, n: int) -> np.ndarray:
+def hashed_n_grams(text: str, n: int) -> np.ndarray:
+    """One number for each n words and symbols in a row: (count,) uint64."""
     words = np.array(list(map(hash, WORD_OR_SYMBOL.findall(text))), np.int64)
     words = words.view(np.uint64)
     count = max(len(words) - n + 1, min(len(words), 1))

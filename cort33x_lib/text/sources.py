@@ -46,7 +46,8 @@ def decode(data: bytes, fallback: str = "cp1252") -> str:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         fault = f"byte {error.start + len(mark)} is not {encoding.upper()}"
-        if mark or not (text := _plausible(data, fallback)):
+        cut = error.reason == "unexpected end of data"
+        if mark or cut or not (text := plausible(data, fallback)):
             raise CorpusError(
                 f"{fault}{'' if mark else f', and {fallback} makes no sense'}"
             ) from None
@@ -55,8 +56,8 @@ def decode(data: bytes, fallback: str = "cp1252") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _plausible(data: bytes, encoding: str) -> str:
-    """The text, or nothing where it is unlikely to be what was written."""
+def plausible(data: bytes, encoding: str) -> str:
+    """The text in `encoding`, or nothing where that is unlikely to be what it was."""
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
