@@ -185,7 +185,7 @@ def test_tokens_are_reached_by_keyboard_and_described(tokenizer, opened):
         expect(detail).to_contain_text(f"Token {place + 1}:")
         expect(detail).to_contain_text(f"id {id},")
         spelled = tokenizer.token_bytes(id).hex(" ").upper()
-        expect(detail).to_contain_text(f" {spelled}, ")
+        expect(detail).to_contain_text(f"({spelled}), ")
         page.keyboard.press("ArrowRight")
     page.locator("[data-id]").first.hover()
     expect(detail).to_contain_text("Token 1:")

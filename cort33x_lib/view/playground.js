@@ -108,9 +108,9 @@ export default {
       const merge = model.get("merges")[id - 256];
       const origin = merge
         ? `made by merge ${id - 255} from ${spelled(merge[0])} and ${spelled(merge[1])}`
-        : "a single byte";
+        : "there before any merge";
       detail.textContent = `Token ${place + 1}: ${spelled(id)}, id ${id}, ` +
-        `${several(bytes[id].length, "byte")} ${hex(bytes[id])}, ${origin}.`;
+        `${several(bytes[id].length, "byte")} (${hex(bytes[id])}), ${origin}.`;
     }
 
     function reach(place) {
