@@ -17,8 +17,10 @@ def score_interval(
     score: Evaluation, level: float = 0.95, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Where the bits per byte lie in the middle `level` of all draws of documents."""
-    nats, nbytes = redraw(_documents(score), draws, seed).T
-    return _middle(nats / log(2) / nbytes, level)
+    nats, nbytes = redraw(by_document(score), draws, seed).T
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(nats / log(2) / nbytes, ends).tolist()
+    return low, high
 
 
 def score_difference(
@@ -33,9 +35,10 @@ def score_difference(
     Each draw takes the same documents for both: what makes a document hard for both
     cancels. Raises ValueError for evaluations of different documents.
     """
-    nats, nbytes = redraw(_paired(one, other), draws, seed).T
-    found = one.bits_per_byte - other.bits_per_byte
-    return found, *_middle(nats / log(2) / nbytes, level)
+    first, second, nbytes = redraw(by_document(one, other), draws, seed).T
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile((first - second) / log(2) / nbytes, ends).tolist()
+    return one.bits_per_byte - other.bits_per_byte, low, high
 
 
 def detectable_difference(
@@ -50,12 +53,13 @@ def detectable_difference(
     Shown means: the paired interval leaves out 0 in a share `power` of all cases.
     The spread of the differences is taken from two evaluations of like models.
     """
-    pairs = _paired(one, other) / [log(2), 1]
-    bits, nbytes = pairs.T
-    spread = (bits - bits.sum() / nbytes.sum() * nbytes).std(ddof=1) / nbytes.mean()
+    first, second, nbytes = by_document(one, other).T
+    bits = (first - second) / log(2)
+    rest = bits - bits.sum() / nbytes.sum() * nbytes
+    spread = rest.std(ddof=1) / nbytes.mean()
     normal = NormalDist()
     errors = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
-    return float(errors * spread / (documents or len(pairs)) ** 0.5)
+    return float(errors * spread / (documents or len(bits)) ** 0.5)
 
 
 def redraw(rows: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -66,22 +70,15 @@ def redraw(rows: np.ndarray, draws: int, seed: int) -> np.ndarray:
     )
 
 
-def _middle(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return low, high
-
-
-def _documents(score: Evaluation) -> np.ndarray:
-    if score.by_document is None:
-        raise ValueError(f"{score}: expected one that keeps nats by document")
-    return score.by_document
-
-
-def _paired(one: Evaluation, other: Evaluation) -> np.ndarray:
-    first, second = _documents(one), _documents(other)
-    if not np.array_equal(first[:, 1], second[:, 1]):
+def by_document(*scores: Evaluation) -> np.ndarray:
+    """The nats of each document under each of K scores, then its bytes: (N, K + 1)."""
+    kept = [score.by_document for score in scores]
+    if any(rows is None for rows in kept):
+        raise ValueError(f"{scores}: expected evaluations that keep nats by document")
+    sizes = kept[0][:, 1]
+    if not all(np.array_equal(rows[:, 1], sizes) for rows in kept):
         raise ValueError(
-            f"{len(first)} and {len(second)} documents, or of other sizes: expected"
-            " two evaluations of the same documents"
+            f"{[len(rows) for rows in kept]} documents, or of other sizes: expected"
+            " evaluations of the same documents"
         )
-    return np.column_stack([first[:, 0] - second[:, 0], first[:, 1]])
+    return np.column_stack([*(rows[:, 0] for rows in kept), sizes])

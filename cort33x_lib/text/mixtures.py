@@ -8,7 +8,6 @@ so a share of rows is a share of tokens. Left out: shares that change during a r
 
 import json
 from collections.abc import Mapping, Sequence
-from math import gcd
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ class Shares:
     """
 
     def __init__(self, parts: Sequence[int]) -> None:
-        shared = gcd(*parts)
+        shared = int(np.gcd.reduce([*parts]))
         self.turns = take_turns([part // shared for part in parts])
         taken = np.eye(len(parts), dtype=int)[self.turns].cumsum(axis=0)
         self._taken = np.vstack([0 * taken[:1], taken])  # (cycle + 1, sources)
