@@ -124,8 +124,8 @@ def test_it_starts_with_the_model_it_was_given(opened):
     own = BudgetExplorer({512: 2.1}, vocabulary=512, heads=2, layers=3).get_state()
     assert (own["vocabulary"], own["heads"], own["layers"]) == (512, 2, 3)
     expect(page.locator("output")).to_contain_text("1,744 columns, 3.4 times")
-    assert page.locator(".row").count() == len(LADDER)
-    assert page.locator(".row.chosen").text_content().startswith("8,192")
+    assert page.locator(".ladder-bar").count() == len(LADDER)
+    assert page.locator(".ladder-bar.chosen").text_content().startswith("8,192")
     assert page.locator(".point").count() == len(MEASURED)
     assert page.get_by_role("slider", name="Budget").get_attribute(
         "aria-valuetext"

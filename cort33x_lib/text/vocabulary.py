@@ -34,7 +34,7 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str]) -> float:
     """
     count = nbytes = 0
     for text in texts:
-        count += len(tokenizer.encode(text))
+        count += len(tokenizer.encode_array(text))
         nbytes += len(text.encode("utf-8"))
     if not count:
         raise ValueError("the texts hold no token: expected at least one letter")
@@ -77,8 +77,8 @@ class Health:
 def token_health(tokenizer: Tokenizer, ids: np.ndarray, least: int = 100) -> Health:
     """Count each token of `ids`, (T,) as the tokenizer gave them.
 
-    After the search for under-trained tokens of Land and Bartolo (2024), here by counts
-    alone. Raises ValueError for ids that the tokenizer does not have.
+    Counts alone; Land and Bartolo (2024) look for under-trained tokens by weights.
+    Raises ValueError for ids that the tokenizer does not have.
     """
     ids = np.asarray(ids)
     if ids.size and not 0 <= ids.min() <= ids.max() < tokenizer.vocabulary:
@@ -93,6 +93,6 @@ def token_health(tokenizer: Tokenizer, ids: np.ndarray, least: int = 100) -> Hea
 
 
 def longest_tokens(tokenizer: Tokenizer, count: int = 10) -> list[int]:
-    """The ids of the longest tokens, the longest first; specials are no tokens here."""
+    """The ids of the longest tokens, the longest first; specials left out."""
     ids = range(tokenizer.vocabulary - len(tokenizer.special_names))
     return sorted(ids, key=lambda id: -len(tokenizer.token_bytes(id)))[:count]

@@ -98,7 +98,7 @@ function bars(rows, chosen, context) {
   rows.forEach((row, place) => {
     const y = 46 + place * step;
     const strong = row.vocabulary === chosen;
-    const group = draw("g", { class: strong ? "row chosen" : "row" });
+    const group = draw("g", { class: strong ? "ladder-bar chosen" : "ladder-bar" });
     const kind = strong ? "strong" : "";
     const label = { class: kind, y: y + 16, "text-anchor": "end" };
     group.append(draw("text", { ...label, x: left - 8 }, whole(row.vocabulary)));
@@ -149,7 +149,7 @@ function points(measured, share) {
     svg.append(draw("text", { x: x(v), y: height - bottom + 16, "text-anchor": "middle" },
       percent(v, 1)));
   svg.append(draw("line", {
-    class: "mark", x1: x(share), x2: x(share), y1: top, y2: height - bottom,
+    class: "share-line", x1: x(share), x2: x(share), y1: top, y2: height - bottom,
   }));
   for (const [vocabulary, at, mean, from, to] of measured)
     svg.append(
