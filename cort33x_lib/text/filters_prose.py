@@ -24,7 +24,7 @@ SENTENCE_END = re.compile(r"[.!?][\"'”’)]*(?:\s|\Z)")
 
 
 def english_share(text: str) -> float:
-    """The share of words that are among the sixty most frequent of English."""
+    """The share of words that are among some sixty frequent ones of English."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     return sum(word in ENGLISH for word in words) / max(len(words), 1)
 
