@@ -30,7 +30,7 @@ def leaked_shares(
     seen = np.sort(np.concatenate([np.empty(0, np.uint64), *known]))
     shares = np.zeros(len(held_out))  # (N,)
     for place, text in enumerate(held_out):
-        wanted = np.sort(hashed_n_grams(text, n))  # in order: a search stays in the cache
+        wanted = np.sort(hashed_n_grams(text, n))  # quicker to look up
         if len(wanted) and len(seen):
             nearest = np.searchsorted(seen, wanted).clip(max=len(seen) - 1)
             shares[place] = (seen[nearest] == wanted).mean()

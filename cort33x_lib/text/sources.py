@@ -35,10 +35,11 @@ NOT_STATED = "not stated"
 
 
 def decode(data: bytes, fallback: str = "cp1252") -> str:
-    """Text from bytes: by its byte order mark, else UTF-8, else `fallback`; ends `\\n`.
+    """Text from bytes: by its byte order mark, else UTF-8, else `fallback`.
 
     The fallback counts only where its result looks like text of a western language.
-    Raises CorpusError for anything else, such as NUL or half a character.
+    All line ends become line feeds. Raises CorpusError for anything else, such as NUL
+    or half a character.
     """
     mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
