@@ -110,7 +110,8 @@ def chunk(data: bytes) -> bytes:
 CHUNKED = [FILE, "Transfer-Encoding: chunked"]
 LENGTH = f"Content-Length: {len(DATA)}"
 REDIRECT = "HTTP/1.1 302 Found"
-FAST = {"timeout": 0.4, "limit": 3_000_000}
+CALM = {"timeout": 20.0, "limit": 3_000_000}
+HASTY = {"timeout": 1.0}
 
 # What the server does, how the error begins (None where all is well), what is given.
 CASES: dict[str, tuple[Serve, str | None, dict]] = {
@@ -249,33 +250,33 @@ CASES: dict[str, tuple[Serve, str | None, dict]] = {
     "endless promises": (
         lambda h: h.forever(b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
         "DownloadError: no answer in time",
-        {},
+        HASTY,
     ),
     "slow drip": (
         lambda h: (h.say(FILE, LENGTH, ""), h.forever(b"x", 0.05)),
-        "Interrupted: it broke off .* less than 1000 bytes in 0.4 s",
-        {},
+        "Interrupted: it broke off .* less than 1000 bytes in 1 s",
+        HASTY,
     ),
     "slow drip of headers": (
         lambda h: (h.say(FILE), h.forever(b"x", 0.05)),
         "DownloadError: no answer in time",
-        {},
+        HASTY,
     ),
     "slow drip of a chunk's length": (
         lambda h: (h.say(*CHUNKED, ""), h.forever(b"0", 0.05)),
-        "Interrupted: it broke off .* less than 1000 bytes in 0.4 s",
-        {},
+        "Interrupted: it broke off .* less than 1000 bytes in 1 s",
+        HASTY,
     ),
     "slow drip of redirects": (
         lambda h: (h.say(REDIRECT, "Location: there"), h.forever(b"x", 0.05)),
         "DownloadError: no answer in time",
-        {},
+        HASTY,
     ),
-    "silence": (lambda h: time.sleep(2), "DownloadError: no answer in time", {}),
+    "silence": (lambda h: time.sleep(3), "DownloadError: no answer in time", HASTY),
     "silence midway": (
-        lambda h: (h.send(FILE, LENGTH, body=DATA[:9999]), time.sleep(2)),
+        lambda h: (h.send(FILE, LENGTH, body=DATA[:9999]), time.sleep(3)),
         "Interrupted: it broke off after 9999",
-        {},
+        HASTY,
     ),
     "closed at once": (lambda h: None, "DownloadError: no proper answer", {}),
     "reset at once": (lambda h: h.reset(), "DownloadError: no proper answer", {}),
@@ -406,28 +407,28 @@ def test_a_hostile_server_gives_the_file_or_nothing(
     with serving(serve) as server:
         before = time.monotonic()
         if fault is None:
-            path = fetch(server.address, tmp_path, **FAST | given)
+            path = fetch(server.address, tmp_path, **CALM | given)
             assert path.read_bytes() == DATA
             names = {found.name for found in tmp_path.rglob("*")}
             assert names == {"data.txt", "data.txt.json"}
             asked = len(server.requests)
-            assert fetch(server.address, tmp_path, **FAST | given) == path
+            assert fetch(server.address, tmp_path, **CALM | given) == path
             assert len(server.requests) == asked
         else:
             kind, _, words = fault.partition(": ")
             with pytest.raises(DownloadError, match=words) as caught:
-                fetch(server.address, tmp_path, **FAST | given)
+                fetch(server.address, tmp_path, **CALM | given)
             assert type(caught.value).__name__ == kind
             assert server.address in str(caught.value)
             assert list(tmp_path.rglob("*")) == []
-        assert time.monotonic() - before < 10, "it hung"
+        assert time.monotonic() - before < 60, "it hung"
 
 
 def broken_off(tmp_path: Path, server: Server, *lines: str, **given: object) -> None:
     """A first download that gets half of the file and keeps it."""
     server.serve = lambda h: h.send(FILE, LENGTH, *lines, body=DATA[:100_000])
     with pytest.raises(Interrupted, match="broke off after 100000 bytes"):
-        fetch(server.address, tmp_path, **FAST | given)
+        fetch(server.address, tmp_path, **CALM | given)
     (kept,) = tmp_path.iterdir()
     assert re.fullmatch(r"\.data\.txt-free-\w+\.part", kept.name)
     assert sorted(path.name for path in kept.iterdir()) == ["about.json", "data"]
@@ -483,7 +484,7 @@ def test_what_broke_off_goes_on_where_it_can(name: str, tmp_path: Path) -> None:
     with serving(serve) as server:
         broken_off(tmp_path, server, mark)
         server.serve = serve
-        path = fetch(server.address, tmp_path, **FAST)
+        path = fetch(server.address, tmp_path, **CALM)
         assert path.read_bytes() == content
         assert len(server.requests) == requests
         assert "Range: bytes=100000-\r\n" in server.requests[0]
@@ -505,14 +506,14 @@ def test_halves_of_two_files_are_no_file(tmp_path: Path) -> None:
         for mark in (TAG, "X: no mark"):
             broken_off(tmp_path, server, mark, sha256=SHA256)
             server.serve = lie_once
-            path = fetch(server.address, tmp_path, sha256=SHA256, **FAST)
+            path = fetch(server.address, tmp_path, sha256=SHA256, **CALM)
             assert path.read_bytes() == DATA and len(server.requests) == 2
             path.unlink()
             path.with_name("data.txt.json").unlink()
         broken_off(tmp_path, server, TAG, sha256=SHA256)
         server.serve = lie
         with pytest.raises(ChangedFile, match="expected the SHA-256"):
-            fetch(server.address, tmp_path, sha256=SHA256, **FAST)
+            fetch(server.address, tmp_path, sha256=SHA256, **CALM)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -528,7 +529,7 @@ def test_it_breaks_off_again_and_again_and_comes_to_its_end(tmp_path: Path) -> N
     with serving(serve) as server:
         for _ in range(50):
             with suppress(Interrupted):
-                path = fetch(server.address, tmp_path, **FAST)
+                path = fetch(server.address, tmp_path, **CALM)
                 break
         assert path.read_bytes() == DATA and len(server.requests) > 3
 
@@ -565,7 +566,7 @@ def test_a_killed_download_goes_on(tmp_path: Path) -> None:
         first.kill()
         first.wait()
         half.set()
-        path = fetch(server.address, tmp_path, **FAST)
+        path = fetch(server.address, tmp_path, **CALM)
         assert path.read_bytes() == DATA
         assert re.search(r"Range: bytes=1[0-5]\d{4}-", server.requests[-1])
     assert len(list(tmp_path.iterdir())) == 2
@@ -591,66 +592,66 @@ def test_two_processes_do_not_hinder_each_other(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_checked_at_every_use(tmp_path: Path) -> None:
     with serving(lambda h: h.send_file(TAG)) as server:
-        path = fetch(server.address, tmp_path, **FAST)
+        path = fetch(server.address, tmp_path, **CALM)
         for damage in (DATA[:-1], OTHER, b""):
             path.write_bytes(damage)
-            assert fetch(server.address, tmp_path, **FAST).read_bytes() == DATA
+            assert fetch(server.address, tmp_path, **CALM).read_bytes() == DATA
         assert len(server.requests) == 4
         server.serve = lambda h: h.send_file(body=OTHER)
-        assert fetch(server.address, tmp_path, **FAST) == path
+        assert fetch(server.address, tmp_path, **CALM) == path
         path.unlink()
         with pytest.raises(ChangedFile, match="to take it as it is, delete .*json"):
-            fetch(server.address, tmp_path, **FAST)
+            fetch(server.address, tmp_path, **CALM)
         receipt = tmp_path / "data.txt.json"
         assert json.loads(receipt.read_text())["sha256"] == SHA256
         for broken in ("", "[]", "\x00", "{", '{"address": 5}'):
             receipt.write_text(broken)
-            assert fetch(server.address, tmp_path, **FAST).read_bytes() == OTHER
+            assert fetch(server.address, tmp_path, **CALM).read_bytes() == OTHER
         with pytest.raises(ChangedFile, match=f"expected the SHA-256 {SHA256}"):
-            fetch(server.address, tmp_path, sha256=SHA256, **FAST)
+            fetch(server.address, tmp_path, sha256=SHA256, **CALM)
 
 
 def test_what_is_kept_needs_no_server(tmp_path: Path) -> None:
     with serving(lambda h: h.send_file()) as server:
         address = server.address
-        path = fetch(address, tmp_path, **FAST)
-    assert fetch(address, tmp_path, **FAST).read_bytes() == DATA
+        path = fetch(address, tmp_path, **CALM)
+    assert fetch(address, tmp_path, **CALM).read_bytes() == DATA
     path.write_bytes(OTHER)
     with pytest.raises(Offline, match=f"{address} cannot be reached .* as `file`"):
-        fetch(address, tmp_path, **FAST)
+        fetch(address, tmp_path, **CALM)
     assert path.read_bytes() == OTHER  # the error does not destroy what is there
 
 
 @pytest.mark.parametrize("serve", [Handler.send_file, Handler.send_part])
 def test_the_first_bytes_end_at_a_separator(serve: Serve, tmp_path: Path) -> None:
     with serving(lambda h: serve(h, TAG)) as server:
-        path = fetch(server.address, tmp_path, first=1000, sha256=SHA256, **FAST)
+        path = fetch(server.address, tmp_path, first=1000, sha256=SHA256, **CALM)
         assert path.name == "first-1000-data.txt"
         content = path.read_bytes()
         assert DATA.startswith(content) and content.endswith(b"\n")
         assert 990 < len(content) <= 1000
-        again = fetch(server.address, tmp_path, first=1000, **FAST)
+        again = fetch(server.address, tmp_path, first=1000, **CALM)
         assert again == path and len(server.requests) == 1
         assert "Range: bytes=0-999\r\n" in server.requests[0]
-        path = fetch(server.address, tmp_path, first=500, separator="7\n", **FAST)
+        path = fetch(server.address, tmp_path, first=500, separator="7\n", **CALM)
         assert path.read_bytes().endswith(b"7\n")
-        path = fetch(server.address, tmp_path, first=10**6, **FAST)
+        path = fetch(server.address, tmp_path, first=10**6, **CALM)
         assert path.read_bytes() == DATA
         with pytest.raises(DownloadError, match="no b'<end>' in 9 bytes"):
-            fetch(server.address, tmp_path, first=9, separator="<end>", **FAST)
+            fetch(server.address, tmp_path, first=9, separator="<end>", **CALM)
     assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_a_full_disk_keeps_nothing(small_disk: Path) -> None:
     with serving(lambda h: h.send_file(TAG, body=DATA * 8)) as server:
         with pytest.raises(DownloadError, match="bytes are to come, the disk has room"):
-            fetch(server.address, small_disk, **FAST)
+            fetch(server.address, small_disk, **CALM)
         server.serve = lambda h: (h.say(*CHUNKED, TAG, ""), h.forever(chunk(DATA)))
         with pytest.raises(OSError, match="No space left"):
-            fetch(server.address, small_disk, **FAST)
+            fetch(server.address, small_disk, **CALM)
         assert list(small_disk.iterdir()) == []
         server.serve = lambda h: h.send_file()
-        assert fetch(server.address, small_disk, **FAST).read_bytes() == DATA
+        assert fetch(server.address, small_disk, **CALM).read_bytes() == DATA
 
 
 def test_without_a_connection_the_error_says_what_to_do(

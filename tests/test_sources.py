@@ -96,7 +96,9 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-def test_a_folder_is_read_whole_and_in_order(tmp_path: Path) -> None:
+def test_a_folder_is_read_whole_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "my texts"
     write(
         folder,
@@ -123,7 +125,7 @@ def test_a_folder_is_read_whole_and_in_order(tmp_path: Path) -> None:
     assert {document.licence for document in documents} == {"mine"}
     moved = folder.rename(tmp_path.joinpath("other")).rename(tmp_path / "my texts")
     assert manifest(own_texts(moved, licence="mine")) == manifest(documents)
-    os.chdir(folder)
+    monkeypatch.chdir(folder)
     assert list(own_texts(".", licence="mine")) == documents
 
 
