@@ -202,7 +202,7 @@ def encode_to_file(
     when the tokenizer has no end token, and OSError; then `path` is as it was.
     """
     kind = kind_of(tokenizer)
-    documents = tqdm(documents, "encode", unit=" documents", delay=2)
+    documents = tqdm(documents, "encode", unit=" documents", delay=10)
     with documents, closing(_encoded(tokenizer, documents, workers)) as blocks:
         write_tokens(path, tokenizer.name, kind, blocks)
     return Tokens.load(path, tokenizer)
