@@ -69,7 +69,8 @@ def plant(
                 planted.append(document)
             else:
                 planted[n] = document
-        free = [n for n in free if flaw == "leak" or n not in able[:count]]
+        used = set() if flaw == "leak" else set(able[:count])
+        free = [n for n in free if n not in used]
     return planted
 
 
