@@ -133,6 +133,7 @@ def run(
         "bits_per_byte": sum(nats) / np.log(2) / float(held_out.nbytes.sum()),
         "flops": 3 * forward * count,
         "bytes_per_token": float(held_out.nbytes.sum()) / len(held_out.ids),
+        "story_bytes": held_out.nbytes.tolist(),
         "story_nats": [round(one, 3) for one in nats],
     }
     return [*lines, examined]
@@ -148,7 +149,6 @@ def main() -> None:
     shared = {
         "budget": BUDGET,
         "held_out": manifest(examined)["fingerprint"],
-        "held_out_bytes": [story.nbytes for story in examined],
         "floor": floor(examined),
     }
     fingerprint = manifest(stories)["fingerprint"]
