@@ -607,8 +607,17 @@ def test_what_is_kept_is_checked_at_every_use(tmp_path: Path) -> None:
         for broken in ("", "[]", "\x00", "{", '{"address": 5}'):
             receipt.write_text(broken)
             assert fetch(server.address, tmp_path, **CALM).read_bytes() == OTHER
-        with pytest.raises(ChangedFile, match=f"expected the SHA-256 {SHA256}"):
+        with pytest.raises(
+            ChangedFile, match=f"expected the SHA-256 {SHA256}"
+        ) as caught:
             fetch(server.address, tmp_path, sha256=SHA256, **CALM)
+        assert "delete" not in str(caught.value)
+        longer = OTHER + b"x"  # a new edition, published with its new hash
+        server.serve = lambda h: h.send_file(body=longer)
+        new = hashlib.sha256(longer).hexdigest()
+        assert (
+            fetch(server.address, tmp_path, sha256=new, **CALM).read_bytes() == longer
+        )
 
 
 def test_what_is_kept_needs_no_server(tmp_path: Path) -> None:
