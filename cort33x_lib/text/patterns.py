@@ -118,3 +118,21 @@ PATTERNS = {
         Pattern("gpt-2", contractions=True, published=True),
     )
 }
+
+
+def checked(text: str, errors: str = "strict") -> str:
+    """The text itself when UTF-8 can write it; else ValueError, or U+FFFD put in."""
+    if not isinstance(text, str):
+        raise ValueError(f"expected text, got {type(text).__name__}: {text!r:.80}")
+    if text.isascii():
+        return text
+    if errors == "replace":
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}:"
+            " expected text that UTF-8 can write, or errors='replace'"
+        ) from None
+    return text

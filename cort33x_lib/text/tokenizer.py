@@ -13,6 +13,7 @@ import codecs
 import json
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ from itertools import chain
 from operator import index
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from cort33x_lib.files import digest, write_atomically
 from cort33x_lib.text.merging import BYTES, counted_merges, merge_piece
-from cort33x_lib.text.patterns import LONGEST, PATTERNS
+from cort33x_lib.text.patterns import LONGEST, PATTERNS, checked
 
 END = "<|end|>"
 FORMAT = "cort33x-tokenizer-1"
@@ -101,14 +103,21 @@ class Tokenizer:
                 raise ValueError(f"merge {merge}: expected a pair of short tokens")
         if len(set(tokens)) < len(tokens):
             raise ValueError("two merges make one token: expected distinct tokens")
-        return tokens + [_checked(name).encode("utf-8") for name in self.special_names]
+        return tokens + [checked(name).encode("utf-8") for name in self.special_names]
+
+    @cached_property
+    def _engine(self) -> Any:
+        """The compiled encoder, or None without numba."""
+        if compiled := _compiled():
+            return compiled.Encoder(PATTERNS[self.pattern], self.merges, self._tokens)
+        return None
 
     @cached_property
     def _encode(self) -> Callable[[bytes], np.ndarray]:
         """Encodes bytes; compiled where numba is, else piece by piece with a cache."""
+        if self._engine:
+            return self._engine.encode
         pattern = PATTERNS[self.pattern]
-        if engine := _compiled():
-            return engine.Encoder(pattern, self.merges)
         ranks = {pair: new for new, pair in enumerate(self.merges, 256)}
         cached = lru_cache(CACHED_PIECES)(lambda piece: merge_piece(piece, ranks))
         return lambda data: np.fromiter(
@@ -146,7 +155,7 @@ class Tokenizer:
             named = f"policy names {sorted(unknown)}"
             raise ValueError(f"{named}: expected some of {self.special_names}")
         ids: list[int] = []
-        for place, part in enumerate(policy.parts(_checked(text, errors))):
+        for place, part in enumerate(policy.parts(checked(text, errors))):
             if place % 2:
                 ids.append(self.specials[part])
             else:
@@ -156,7 +165,7 @@ class Tokenizer:
     def encode_array(self, text: str | bytes) -> np.ndarray:
         """The ids of a text, or of any bytes, as uint32 (tokens,); no specials."""
         if isinstance(text, str):
-            text = _checked(text).encode("utf-8")
+            text = checked(text).encode("utf-8")
         return self._encode(text)
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -174,7 +183,10 @@ class Tokenizer:
         return self._tokens[place]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`, exactly those that were encoded."""
+        """The bytes of `ids`, exactly those that were encoded; fast for arrays."""
+        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and self._engine:
+            if ids.size == 0 or (0 <= ids.min() and ids.max() < self.vocabulary):
+                return self._engine.decode(ids.astype(np.uint32, copy=False))
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -225,28 +237,18 @@ def _parsed(data: bytes) -> Tokenizer:
     return tokenizer
 
 
-def _checked(text: str, errors: str = "strict") -> str:
-    """The text itself, when UTF-8 can write it."""
-    if not isinstance(text, str):
-        raise ValueError(f"expected text, got {type(text).__name__}: {text!r:.80}")
-    if text.isascii():
-        return text
-    if errors == "replace":
-        return re.sub("[\ud800-\udfff]", "\ufffd", text)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}:"
-            " expected text that UTF-8 can write, or errors='replace'"
-        ) from None
-    return text
-
-
 @cache
 def _compiled() -> ModuleType | None:
     """The compiled encoder and trainer; None, said once, where numba is missing."""
-    return None
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        said = f"no numba ({error}): the tokenizer gives the same ids, more slowly"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
+        return None
+    from cort33x_lib.text import compiled_training
+
+    return compiled_training
 
 
 def train_tokenizer(
@@ -268,8 +270,9 @@ def train_tokenizer(
     if isinstance(texts, str):
         raise ValueError("got one text: expected a list of texts")
     count, cut = vocabulary - least, PATTERNS[pattern]
-    if engine := _compiled():
-        merges = engine.train(_blocks(texts), count, cut, workers or os.cpu_count())
+    if compiled := _compiled():
+        workers = workers or os.cpu_count() or 1
+        merges = compiled.train(_blocks(texts), count, cut, workers)
     else:
         pieces = Counter(chain.from_iterable(map(cut.pieces, _blocks(texts))))
         merges = counted_merges(pieces, count)
@@ -283,7 +286,7 @@ def _blocks(texts: Iterable[str]) -> Iterator[bytes]:
     """The texts as UTF-8, many in a block; a byte that no text has keeps them apart."""
     block, size = [], 0
     for text in texts:
-        block.append(_checked(text).encode("utf-8"))
+        block.append(checked(text).encode("utf-8"))
         size += len(block[-1])
         if size > BLOCK:
             yield b"\xff".join(block)
