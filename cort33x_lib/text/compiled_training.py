@@ -3,12 +3,12 @@
 Threads count the unique pieces, which then lie in one array, a slot a byte. A token
 fills as many slots as it has bytes and stands in its first and its last, so both
 neighbours of a token are one step away. Every pair knows the places where it was when
-it was born; a place that changed since is passed over. A pair with a new token is born
-in the step that makes the token, so lists of places are never added to.
+it was born, and passes over those that changed since. A pair with a new token is born
+in the step that makes the token: lists of places never grow, and counts never rise, so
+a heap whose entries are too high gives the next pair once they are put right.
 
-A pair below a floor is not kept. As no count ever rises, it matters only when the best
-pair has fallen to the floor: then everything is counted again under a lower one.
-Kernels that call one another are all in this file, for numba's cache.
+Kernels that call one another are all in this file: numba recompiles a file that
+changed, but not another that uses it.
 """
 
 import threading
@@ -19,33 +19,22 @@ import numpy as np
 
 from cort33x_lib.text.compiled_encoding import Encoder, PieceTable
 from cort33x_lib.text.compiled_memory import inlined, kernel
-from cort33x_lib.text.compiled_pairs import (
-    COUNT,
-    FIRST,
-    LEFT,
-    RIGHT,
-    SIZE,
-    gather,
-    longer,
-    rise,
-    sink,
-    slot_of,
-    survey,
-    swap,
-    wider,
-)
+from cort33x_lib.text.merging import Pair
 from cort33x_lib.text.patterns import Pattern
 
 __all__ = ["Encoder", "train"]
+LEFT, RIGHT, COUNT, FIRST, SIZE = range(5)  # columns of `pairs`
 BEFORE, LOST, AFTER = range(3)  # what is tallied of a new token's neighbours
-TIMES, PLACES, NEXT = range(3)  # columns of `sums`
-SHARE = 32  # the floor is the best pair's count divided by this
+TIMES, PLACES, NEXT = range(3)  # columns of a tally
+MADE, ENTRIES, PAIRS, USED = range(4)  # of `state`: merges, heap, pairs, pool
 DEAD = -1  # in a slot inside a token
 
 
-def train(blocks: Iterator[bytes], count: int, cut: Pattern, workers: int) -> list:
+def train(
+    blocks: Iterator[bytes], count: int, pattern: Pattern, workers: int
+) -> list[Pair]:
     """At most `count` merges learnt from the pieces of blocks of text."""
-    lock, tables = threading.Lock(), [PieceTable(cut, 12) for _ in range(workers)]
+    lock, tables = threading.Lock(), [PieceTable(pattern, 12) for _ in range(workers)]
 
     def work(table: PieceTable) -> None:
         while True:
@@ -55,39 +44,141 @@ def train(blocks: Iterator[bytes], count: int, cut: Pattern, workers: int) -> li
                 return
             table.count(block)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, tables))
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(work, tables))
     for table in tables[1:]:
         tables[0].add(table)
-    data, weights = tables[0].spread()
-    apart = 256 + count
+    return learn(*tables[0].spread(), count)
+
+
+def learn(data: np.ndarray, weights: np.ndarray, count: int) -> list[Pair]:
+    """At most `count` merges of pieces, end to end in `data` after the bytes 0 to 255.
+
+    `weights` has how often a piece occurs, and 0 for a slot that is in none.
+    """
+    apart, pool = 256 + count, np.empty(3 * len(data), np.int32)
     symbols = data.astype(np.int32)
     symbols[weights == 0] = apart
     lengths, where = np.ones(apart + 1, np.int64), np.arange(apart + 1)
-    merges = np.empty((count, 2), np.int64)
-    made = learn(
-        (symbols, weights, lengths, apart),
-        (data, where, lengths),
-        np.empty(3 * len(data), np.int32),
-        np.zeros((3, apart + 1, 3), np.int64),
-        np.zeros((3, apart + 2), np.int64),
-        merges,
-    )
-    return [tuple(pair) for pair in merges[:made].tolist()]
+    text, spelling = (symbols, weights, lengths, apart), (data, where, lengths)
+    tallies = np.zeros((3, apart + 1, 3), np.int64)
+    seen, merges = np.zeros((3, apart + 2), np.int64), np.zeros((count, 2), np.int64)
+    pairs, state = first_pairs(data, weights, pool), np.zeros(4, np.int64)
+    state[PAIRS:] = len(pairs), pairs[:, SIZE].sum()
+    while True:
+        pairs = np.concatenate([pairs, np.empty((len(pairs) + 2 * apart, 5), np.int64)])
+        heap = np.empty((len(pairs), 2), np.int64)
+        index = np.full(1 << (2 * len(pairs)).bit_length(), -1, np.int32)
+        state[ENTRIES] = 0
+        enter(index, heap, pairs, spelling, 0, state)
+        merge_pairs(
+            text, spelling, pool, tallies, seen, index, heap, pairs, merges, state
+        )
+        if state[MADE] == count or state[ENTRIES] == 0:
+            break
+    return [tuple(pair) for pair in merges[: state[MADE]].tolist()]
 
 
-@inlined
-def tally(sums, seen, side, neighbour, weight):
-    """Add to what is known of a neighbour, and list it when it is new."""
-    if sums[side, neighbour, PLACES] == 0:
-        seen[side, 0] += 1
-        seen[side, seen[side, 0]] = neighbour
-    sums[side, neighbour, TIMES] += weight
-    sums[side, neighbour, PLACES] += 1
+def first_pairs(data: np.ndarray, weights: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """Every pair of bytes, int64 (pairs, 5); the places of each follow in `pool`."""
+    at = np.flatnonzero((weights[:-1] > 0) & (weights[1:] > 0)).astype(np.int32)
+    codes = data[at].astype(np.uint16) << 8 | data[at + 1]
+    order = np.argsort(codes, kind="stable")
+    pool[: len(at)] = at[order]
+    kinds, first, size = np.unique(codes[order], True, return_counts=True)
+    counts = np.add.reduceat(weights[at[order]], first) if len(at) else first
+    return np.stack([kinds >> 8, kinds & 255, counts, first, size], 1).astype(np.int64)
 
 
 @kernel
-def join(text, places, merge, sums, seen):
+def spelled_before(spelling, one, other):
+    """Whether the bytes of a token come before those of another."""
+    data, where, lengths = spelling
+    for place in range(min(lengths[one], lengths[other])):
+        here, there = data[where[one] + place], data[where[other] + place]
+        if here != there:
+            return here < there
+    return lengths[one] < lengths[other]
+
+
+@inlined
+def ahead(heap, pairs, spelling, one, other):
+    """Whether an entry of the heap is merged before another."""
+    if heap[one, 0] != heap[other, 0]:
+        return heap[one, 0] > heap[other, 0]
+    first, second = heap[one, 1], heap[other, 1]
+    side = LEFT if pairs[first, LEFT] != pairs[second, LEFT] else RIGHT
+    return spelled_before(spelling, pairs[first, side], pairs[second, side])
+
+
+@inlined
+def swap(heap, one, other):
+    """Exchange two entries of the heap."""
+    for column in range(2):
+        kept = heap[one, column]
+        heap[one, column], heap[other, column] = heap[other, column], kept
+
+
+@kernel
+def rise(heap, pairs, spelling, place):
+    """Move an entry up past all that it is ahead of."""
+    while place > 0 and ahead(heap, pairs, spelling, place, (place - 1) // 2):
+        swap(heap, place, (place - 1) // 2)
+        place = (place - 1) // 2
+
+
+@kernel
+def sink(heap, pairs, spelling, size):
+    """Move the first entry down past all that are ahead of it."""
+    place = 0
+    while 2 * place + 1 < size:
+        below = 2 * place + 1
+        if below + 1 < size and ahead(heap, pairs, spelling, below + 1, below):
+            below += 1
+        if not ahead(heap, pairs, spelling, below, place):
+            break
+        swap(heap, place, below)
+        place = below
+
+
+@inlined
+def slot_of(index, pairs, left, right):
+    """Where in the index a pair is, or the free slot where it belongs."""
+    mask = len(index) - 1
+    slot = (left * 0x9E3779B1 ^ right * 0x85EBCA6B) >> 7 & mask
+    while index[slot] >= 0:
+        number = index[slot]
+        if pairs[number, LEFT] == left and pairs[number, RIGHT] == right:
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def enter(index, heap, pairs, spelling, start, state):
+    """Put the pairs from `start` on into the index and the heap."""
+    for number in range(start, state[PAIRS]):
+        left, right = pairs[number, LEFT], pairs[number, RIGHT]
+        index[slot_of(index, pairs, left, right)] = number
+        if pairs[number, COUNT] > 0:
+            entry = state[ENTRIES]
+            heap[entry, 0], heap[entry, 1] = pairs[number, COUNT], number
+            rise(heap, pairs, spelling, entry)
+            state[ENTRIES] += 1
+
+
+@inlined
+def tally(tallies, seen, side, neighbour, weight):
+    """Add to what is known of a neighbour, and list it when it is new."""
+    if tallies[side, neighbour, PLACES] == 0:
+        seen[side, 0] += 1
+        seen[side, seen[side, 0]] = neighbour
+    tallies[side, neighbour, TIMES] += weight
+    tallies[side, neighbour, PLACES] += 1
+
+
+@kernel
+def join(text, places, merge, tallies, seen):
     """Write the new token wherever its pair still is; gives at how many places.
 
     Those places move to the front. Tallied: the neighbours that lose the pair's left
@@ -102,136 +193,87 @@ def join(text, places, merge, sums, seen):
             continue
         symbols[at + reach - 1] = symbols[at + reach] = DEAD
         symbols[at] = symbols[at + length - 1] = token
-        if symbols[at - 1] != token:
-            tally(sums, seen, BEFORE, symbols[at - 1], weights[at])
-        tally(sums, seen, LOST, symbols[at + length], weights[at])
+        before, after = symbols[at - 1], symbols[at + length]
+        if before != token and before != apart:
+            tally(tallies, seen, BEFORE, before, weights[at])
+        if after != apart:
+            tally(tallies, seen, LOST, after, weights[at])
         places[kept] = at
         kept += 1
     for place in range(kept):
         at = places[place]
-        tally(sums, seen, AFTER, symbols[at + length], weights[at])
+        if symbols[at + length] != apart:
+            tally(tallies, seen, AFTER, symbols[at + length], weights[at])
     return kept
 
 
 @kernel
-def bear(text, merge, sums, seen, pairs, size, floor, used):
-    """Lay out the pairs that the new token makes, if the floor keeps them."""
-    apart, token = text[3], merge[2]
+def bear(text, places, merge, tallies, seen, pairs, pool, state):
+    """Make the pairs of the new token with its neighbours, and note their places."""
+    symbols, _, lengths, apart = text
+    token = merge[2]
     for side in (BEFORE, AFTER):
         for place in range(1, seen[side, 0] + 1):
-            neighbour = seen[side, place]
-            known = sums[side, neighbour]
-            known[NEXT] = -1
-            if neighbour != apart and known[TIMES] >= floor:
-                pair = pairs[size]
-                pair[LEFT] = neighbour if side == BEFORE else token
-                pair[RIGHT] = token if side == BEFORE else neighbour
-                pair[COUNT], pair[SIZE] = known[TIMES], known[PLACES]
-                pair[FIRST] = known[NEXT] = used
-                used += known[PLACES]
-                size += 1
-    return size, used
-
-
-@kernel
-def note(text, places, merge, sums, pool):
-    """Write down where the pairs are that were just born."""
-    symbols, _, lengths, _ = text
-    token = merge[2]
+            neighbour, number = seen[side, place], state[PAIRS]
+            pairs[number, LEFT] = neighbour if side == BEFORE else token
+            pairs[number, RIGHT] = token if side == BEFORE else neighbour
+            pairs[number, COUNT] = tallies[side, neighbour, TIMES]
+            pairs[number, SIZE] = tallies[side, neighbour, PLACES]
+            pairs[number, FIRST] = tallies[side, neighbour, NEXT] = state[USED]
+            state[USED] += pairs[number, SIZE]
+            state[PAIRS] += 1
     for place in range(len(places)):
         at = places[place]
-        neighbour = symbols[at - 1]
-        if neighbour != token and sums[BEFORE, neighbour, NEXT] >= 0:
-            pool[sums[BEFORE, neighbour, NEXT]] = at - lengths[neighbour]
-            sums[BEFORE, neighbour, NEXT] += 1
-        neighbour = symbols[at + lengths[token]]
-        if sums[AFTER, neighbour, NEXT] >= 0:
-            pool[sums[AFTER, neighbour, NEXT]] = at
-            sums[AFTER, neighbour, NEXT] += 1
+        before, after = symbols[at - 1], symbols[at + lengths[token]]
+        if before != token and before != apart:
+            pool[tallies[BEFORE, before, NEXT]] = at - lengths[before]
+            tallies[BEFORE, before, NEXT] += 1
+        if after != apart:
+            pool[tallies[AFTER, after, NEXT]] = at
+            tallies[AFTER, after, NEXT] += 1
 
 
 @kernel
-def lose(index, pairs, merge, sums, seen):
+def lose(index, pairs, merge, tallies, seen):
     """Lower the counts of the pairs that a merge broke, and forget the tallies."""
-    left, right, _ = merge
-    for place in range(1, seen[BEFORE, 0] + 1):
-        neighbour = seen[BEFORE, place]
-        number = index[slot_of(index, pairs, neighbour, left)]
-        if number >= 0:
-            pairs[number, COUNT] -= sums[BEFORE, neighbour, TIMES]
-    for place in range(1, seen[LOST, 0] + 1):
-        neighbour = seen[LOST, place]
-        number = index[slot_of(index, pairs, right, neighbour)]
-        if number >= 0:
-            pairs[number, COUNT] -= sums[LOST, neighbour, TIMES]
     for side in range(3):
         for place in range(1, seen[side, 0] + 1):
-            sums[side, seen[side, place]] = 0
+            neighbour = seen[side, place]
+            if side != AFTER:
+                left = neighbour if side == BEFORE else merge[1]
+                right = merge[0] if side == BEFORE else neighbour
+                number = index[slot_of(index, pairs, left, right)]
+                pairs[number, COUNT] -= tallies[side, neighbour, TIMES]
+            tallies[side, neighbour, TIMES] = tallies[side, neighbour, PLACES] = 0
         seen[side, 0] = 0
 
 
 @kernel
-def enlist(index, heap, entries, pairs, spelling, start, size, floor):
-    """Put the pairs from `start` on into the index, and the frequent into the heap."""
-    for number in range(start, size):
-        left, right = pairs[number, LEFT], pairs[number, RIGHT]
-        index[slot_of(index, pairs, left, right)] = number
-        if pairs[number, COUNT] >= floor:
-            heap[entries, 0], heap[entries, 1] = pairs[number, COUNT], number
-            rise(heap, pairs, spelling, entries)
-            entries += 1
-    return entries
-
-
-@kernel
-def highest(pairs, size):
-    """The largest count of a pair; 0 if there is none."""
-    most = 0
-    for number in range(size):
-        most = max(most, pairs[number, COUNT])
-    return most
-
-
-@kernel
-def learn(text, spelling, pool, sums, seen, merges):
-    """Fill `merges`, as far as there are pairs; gives how many there are."""
-    lengths, where, made, entries, floor = text[2], spelling[1], 0, 0, 0
-    index, pairs, size = survey(text)
-    used, heap = 0, longer(pairs)
-    while made < len(merges):
-        if entries == 0:
-            index, pairs, size = survey(text)
-            if size == 0:
-                break
-            floor = max(1, highest(pairs, size) // SHARE)
-            used = gather(text, index, pairs, size, floor, pool)
-            heap = np.empty((pairs.shape[0], 2), np.int64)
-            entries = enlist(index, heap, entries, pairs, spelling, 0, size, floor)
-        number = heap[0, 1]
-        times = pairs[number, COUNT]
-        if times != heap[0, 0] or times < floor:
-            if times < floor:
-                entries -= 1
-                swap(heap, 0, entries)
-            else:
-                heap[0, 0] = times
-            sink(heap, pairs, spelling, entries)
+def merge_pairs(text, spelling, pool, tallies, seen, index, heap, pairs, merges, state):
+    """Fill `merges` until they are full, no pair is left, or `pairs` lack room."""
+    lengths, where = text[2], spelling[1]
+    while state[MADE] < len(merges) and state[ENTRIES] > 0:
+        number, token = heap[0, 1], 256 + state[MADE]
+        if pairs[number, COUNT] == 0:
+            state[ENTRIES] -= 1
+            swap(heap, 0, state[ENTRIES])
+            sink(heap, pairs, spelling, state[ENTRIES])
             continue
-        merge = (pairs[number, LEFT], pairs[number, RIGHT], 256 + made)
-        merges[made, 0], merges[made, 1] = merge[0], merge[1]
-        lengths[merge[2]] = lengths[merge[0]] + lengths[merge[1]]
+        if pairs[number, COUNT] != heap[0, 0]:
+            heap[0, 0] = pairs[number, COUNT]
+            sink(heap, pairs, spelling, state[ENTRIES])
+            continue
+        if state[PAIRS] + 2 * token > len(pairs):
+            break
+        merge = (pairs[number, LEFT], pairs[number, RIGHT], token)
+        merges[state[MADE], 0], merges[state[MADE], 1] = merge[0], merge[1]
+        lengths[token] = lengths[merge[0]] + lengths[merge[1]]
         places = pool[pairs[number, FIRST] :][: pairs[number, SIZE]]
-        places = places[: join(text, places, merge, sums, seen)]
-        where[merge[2]] = places[0]
-        while size + seen[BEFORE, 0] + seen[AFTER, 0] > pairs.shape[0]:
-            pairs, heap = longer(pairs), longer(heap)
-        start = size
-        size, used = bear(text, merge, sums, seen, pairs, size, floor, used)
-        note(text, places, merge, sums, pool)
-        while 2 * size > len(index):
-            index = wider(index, pairs, start)
-        entries = enlist(index, heap, entries, pairs, spelling, start, size, floor)
-        lose(index, pairs, merge, sums, seen)
+        places = places[: join(text, places, merge, tallies, seen)]
+        where[token] = places[0]
+        start = state[PAIRS]
+        bear(text, places, merge, tallies, seen, pairs, pool, state)
+        enter(index, heap, pairs, spelling, start, state)
+        lose(index, pairs, merge, tallies, seen)
         pairs[number, COUNT] = 0
-        made += 1
-    return made
+        state[MADE] += 1
