@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
+from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import newest_checkpoint, restore, save_checkpoint
 from cort33x_lib.training.optimizer import learning_rate, make_optimizer
 from cort33x_lib.training.recipe import Recipe
@@ -72,7 +73,10 @@ def take_step(
 
 
 def train(
-    model: Transformer, batches: Batches, recipe: Recipe, run: Run | None = None
+    model: Transformer,
+    batches: Batches | Mixture,
+    recipe: Recipe,
+    run: Run | None = None,
 ) -> Iterator[dict]:
     """Train, and yield one dictionary of measurements a step.
 
