@@ -201,9 +201,8 @@ def fill_ranks(slots, merges):
     mask = np.uint64(len(slots) - 1)
     shift = np.uint64(64) - np.uint64(np.log2(len(slots)))
     for number in range(len(merges)):
-        pair = np.uint64(merges[number, 0]) << np.uint64(32) | np.uint64(
-            merges[number, 1]
-        )
+        left, right = np.uint64(merges[number, 0]), np.uint64(merges[number, 1])
+        pair = left << np.uint64(32) | right
         place = pair * MIX >> shift
         while slots[place, 1]:
             place = (place + np.uint64(1)) & mask
@@ -258,6 +257,10 @@ def encode_pieces(scanner, at, end, table, ranks, kept, scratch, used, most, out
     """
     while at < end:
         after = piece_end(scanner, at)
+        if after == at + 1:  # a byte is its own id
+            store_half(out, np.uint64(load_byte(at)))
+            at, out = after, out + 4
+            continue
         first, second = key_of(at, after - at)
         slot = find(table, first, second, at)
         if load_word(slot + 8) == np.uint64(0):
