@@ -164,7 +164,7 @@ export default {
         (whole.length > LONGEST ? `, of the first ${LONGEST} characters` : "");
       const times = ids.filter((id) => id === newest).length;
       const merge = used ? model.get("merges")[used - 1] : null;
-      caption.textContent = `${used} of ${several(count, "merge")}. ` + (merge
+      caption.textContent = `${used.toLocaleString("en")} of ${several(count, "merge")}. ` + (merge
         ? `Merge ${used} joins ${spelled(merge[0])} and ${spelled(merge[1])}: ` +
           (times ? `${several(times, "time")} in this text, underlined.` : "not in this text.")
         : "Every byte is a token.");
