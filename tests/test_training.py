@@ -336,6 +336,8 @@ def test_killed_run_loses_at_most_one_interval(tmp_path):
     run = make_run(tmp_path)
     for _ in range(3):  # each resumes from what the kill before it left
         process = start_training(run, save_every=5)
+        while not list(run.checkpoints.glob("step-*")) and process.poll() is None:
+            process.stdout.readline()
         time.sleep(0.1)
         process.kill()
         process.communicate()

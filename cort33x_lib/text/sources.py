@@ -83,8 +83,9 @@ def own_texts(
     single file are units of their own. Empty documents are left out.
     """
     root = Path(path)
-    if not root.exists():
-        raise CorpusError(f"{root} does not exist: give a folder or a file of texts")
+    if not os.path.exists(root):
+        fault = "is not there, or may not be read"
+        raise CorpusError(f"{root} {fault}: give a folder or a file of texts")
     single = not root.is_dir()
     for file in [root] if single else _files(root, problems):
         origin = _origin(root, file)
