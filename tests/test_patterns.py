@@ -2,11 +2,13 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 import tokenizers
 
-from cort33x_lib.text.patterns import LONGEST, PATTERNS
+from cort33x_lib.text.compiled_encoding import PieceTable
+from cort33x_lib.text.patterns import LONGEST, PATTERNS, Pattern
 from cort33x_lib.text.story_world import World
 
 # The pattern of the first release, in Python's own classes.
@@ -49,6 +51,35 @@ def test_hugging_face_cuts_in_the_same_places(name: str) -> None:
     for text in texts:
         theirs = [piece for piece, _ in split.pre_tokenize_str(text)]
         assert theirs == pattern.regex.findall(text)
+
+
+def scanned(pattern: Pattern, data: bytes) -> dict[bytes, int]:
+    """How often the compiled scanner finds each piece of two bytes or more."""
+    table = PieceTable(pattern, 12)
+    table.count(data)
+    laid, counts = table.spread()
+    laid, found = laid.tobytes(), {}
+    starts = (counts[:-1] == 0) & (counts[1:] > 0)
+    ends = (counts[:-1] > 0) & (counts[1:] == 0)
+    for start, end in zip(starts.nonzero()[0] + 1, ends.nonzero()[0] + 1, strict=True):
+        found[laid[start:end]] = int(counts[start])
+    return found
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_compiled_scanner_finds_the_same_pieces(name: str) -> None:
+    pattern, chance = PATTERNS[name], random.Random(2)
+    points = every_code_point()
+    texts = [points.encode(), "a 'a".join(points[:70_000]).encode()]
+    texts += [" \n".join(points[n::999]).encode() for n in range(5)]
+    texts += [random_text(chance, chance.randrange(30)).encode() for _ in range(3000)]
+    texts += [chance.randbytes(chance.randrange(40)) for _ in range(1000)]
+    odd = b"a '\xc3\xa9\xe2\x80\xa9\xed\xa0\xf0\x9f\x91\xf4\x90\xff.\n1s_ "
+    texts += [bytes(chance.choices(odd, k=20)) for _ in range(2000)]
+    texts += [b"x y'z\n" * 40_000, b" " * 20_000, "é ".encode() * 20_000]
+    for text in texts:
+        pieces = Counter(piece for piece in pattern.pieces(text) if len(piece) > 1)
+        assert scanned(pattern, text) == pieces
 
 
 def test_stories_are_cut_as_before() -> None:

@@ -10,13 +10,13 @@ import numpy as np
 
 from cort33x_lib.text.compiled_memory import kernel, load_word, store_word
 from cort33x_lib.text.compiled_pieces import (
+    BLOCK,
     END_MARK,
     count_pieces,
     encode_pieces,
-    fill_ranks,
     scanner_of,
 )
-from cort33x_lib.text.compiled_table import move, spread
+from cort33x_lib.text.compiled_table import fill_ranks, move, spread
 from cort33x_lib.text.merging import Pair
 from cort33x_lib.text.patterns import LONGEST, Pattern
 
@@ -27,8 +27,8 @@ class PieceTable:
     """Counts or encodes the pieces of text; for one thread at a time."""
 
     def __init__(self, pattern: Pattern, bits: int) -> None:
-        self.classes = np.frombuffer(pattern.classes, np.uint8)
-        self.scanner = scanner_of(pattern, self.classes)
+        self.scanner, self.arrays = scanner_of(pattern)
+        self.marks = np.empty(BLOCK + 128, np.uint8)
         self.scratch = np.empty((2, LONGEST + 1), np.int64)
         self.clear(bits)
 
@@ -47,7 +47,10 @@ class PieceTable:
         text = np.frombuffer(data + END_MARK, np.uint8)
         at, end = text.ctypes.data, text.ctypes.data + len(data)
         while at < end:
-            at = count_pieces(self.scanner, at, end, self.table, self.used, self.most)
+            at = count_pieces(
+                self.scanner, self.marks.ctypes.data, at, end,
+                self.table, self.used, self.most,
+            )  # fmt: skip
             if at < end:
                 self.grow()
 
@@ -122,8 +125,9 @@ class Encoder:
         at = first
         while at < first + stop:
             at, out = encode_pieces(
-                table.scanner, at, first + stop, table.table, self.ranks,
-                table.kept.ctypes.data, table.scratch, table.used, table.most, out,
+                table.scanner, table.marks.ctypes.data, at, first + stop,
+                table.table, self.ranks, table.kept.ctypes.data, table.scratch,
+                table.used, table.most, out,
             )  # fmt: skip
             if at < first + stop:
                 table.clear(min(table.table[1] + 1, MOST_BITS))

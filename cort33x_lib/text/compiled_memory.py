@@ -5,13 +5,35 @@ so the kernels pass addresses. Whoever calls a kernel keeps the arrays alive. A 
 8 bytes; the first byte in memory is its lowest, as on every common processor.
 """
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from cort33x_lib.files import digest
+
 BYTE, HALF, WORD = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-kernel = njit(cache=True, nogil=True, error_model="numpy")
 inlined = njit(nogil=True, error_model="numpy", forceinline=True)
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function when it is first called, and keep that for later processes.
+
+    numba would use what it kept until the function's own file changes; here, until
+    any file of the compiled path does, as their functions are inlined in one another.
+    """
+    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled._cache._cache_file._source_stamp = _stamp()
+    return compiled
+
+
+@cache
+def _stamp() -> str:
+    files = sorted(Path(__file__).parent.glob("compiled_*.py"))
+    return digest(b"".join(file.read_bytes() for file in files))
 
 
 def _reader(width: ir.IntType, kind: types.Integer):

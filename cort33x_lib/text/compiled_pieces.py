@@ -1,8 +1,9 @@
 """The compiled scanner and encoder: find pieces in UTF-8, count them, give their ids.
 
-After a text come 16 bytes that no UTF-8 has (END_MARK): every run stops there. Kernels
-that call one another are all in this file, as numba recompiles a file that changed, but
-not another that uses it.
+`any_piece` cuts as the pattern says, character by character. `piece_end` does the same
+sooner: most text is ASCII, where eight bytes are classified at a time, and a piece ends
+at the next mark. After a text come bytes that no UTF-8 has (END_MARK), so that nothing
+runs past its end.
 """
 
 import numpy as np
@@ -17,25 +18,26 @@ from cort33x_lib.text.compiled_memory import (
     store_word,
     zeros_below,
 )
-from cort33x_lib.text.compiled_table import MIX, find, insert, key_of
+from cort33x_lib.text.compiled_table import find, insert, key_of, merge_bytes
 from cort33x_lib.text.patterns import DIGIT, LETTER, NO_CLASS, SPACE, SYMBOL, Pattern
 
-END_MARK = b"\xff" * 16
-EACH = np.uint64(0x0101010101010101)  # times a byte: that byte, eight times
+END_MARK = b"\xff" * 128
+BLOCK = 1 << 13  # bytes marked at a time
 NEW_LINE, RETURN, BLANK, TAB, QUOTE, UNDERSCORE = b"\n\r \t'_"
-NEVER = 1 << 40  # above every id
 
 
-def scanner_of(pattern: Pattern, classes: np.ndarray) -> tuple[int, ...]:
-    """What the kernels need of a pattern; `classes` is its table as an array."""
-    return (
-        classes.ctypes.data,
-        pattern.digits,
-        int(pattern.contractions),
-        int(pattern.underscores),
-        int(pattern.indentation),
-        int(pattern.published),
-    )
+def scanner_of(pattern: Pattern) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """What the kernels need of a pattern, and the arrays at the addresses in it."""
+    classes = np.frombuffer(pattern.classes, np.uint8)
+    rare = np.arange(256) > 127  # first bytes of pieces that the marks do not tell
+    rare[48:58] = True  # digits, for their number
+    rare[QUOTE] = pattern.contractions
+    rare[UNDERSCORE] = pattern.underscores
+    rare[[NEW_LINE, RETURN]] = pattern.indentation
+    parts = (pattern.digits, pattern.contractions, pattern.underscores)
+    parts += (pattern.indentation, pattern.published)
+    address = (classes.ctypes.data, rare.ctypes.data)
+    return (*address, *map(int, parts)), [classes, rare]
 
 
 @kernel
@@ -66,31 +68,10 @@ def character(classes, at):
     return wide_character(classes, at)
 
 
-@inlined
-def leading_letters(word):
-    """How many of eight bytes are ASCII letters, up to the first that is none.
-
-    Both sums are of all eight bytes at once: the top bit of each tells its side.
-    """
-    low = (word | EACH * np.uint64(0x20)) & EACH * np.uint64(0x7F)
-    letters = (low + EACH * np.uint64(0x1F)) & ~(low + EACH * np.uint64(0x05)) & ~word
-    return zeros_below(~letters & EACH * np.uint64(0x80)) >> 3
-
-
-@inlined
+@kernel
 def run(classes, at, kind, most):
     """The end of a run of at most `most` characters of one class."""
-    while kind == LETTER and most >= 8:
-        found = leading_letters(load_word(at))
-        at += found
-        most -= found
-        if found < 8:
-            break
     while most > 0:
-        if kind == SPACE and most >= 8 and load_word(at) == EACH * np.uint64(BLANK):
-            at += 8
-            most -= 8
-            continue
         found, size = character(classes, at)
         if found != kind:
             break
@@ -100,7 +81,7 @@ def run(classes, at, kind, most):
 
 
 @kernel
-def contraction(scanner, at):
+def contraction(classes, published, at):
     """The end of a contraction that starts with the quote at an address, or 0."""
     letter, after = load_byte(at + 1), 0
     if letter == 115 or letter == 100 or letter == 109 or letter == 116:  # s d m t
@@ -109,13 +90,12 @@ def contraction(scanner, at):
         pair = letter << 8 | load_byte(at + 2)
         if pair == 0x6C6C or pair == 0x7265 or pair == 0x7665:  # ll re ve
             after = at + 3
-    published = scanner[5]
-    if after and not published and character(scanner[0], after)[0] == LETTER:
+    if after and not published and character(classes, after)[0] == LETTER:
         return 0
     return after
 
 
-@inlined
+@kernel
 def blanks(classes, at, indentation):
     """The end of white space: all but the last character before something else."""
     after, first = at, load_byte(at)
@@ -136,10 +116,10 @@ def blanks(classes, at, indentation):
     return after if last == at else last
 
 
-@inlined
-def piece_end(scanner, at):
+@kernel
+def any_piece(scanner, at):
     """The end of the piece that starts at an address, as the pattern cuts it."""
-    classes, digits, contractions, underscores, indentation, published = scanner
+    classes, _, digits, contractions, underscores, indentation, published = scanner
     first = load_byte(at)
     kind, size = character(classes, at)
     if first == BLANK or (underscores and first == UNDERSCORE):
@@ -151,88 +131,91 @@ def piece_end(scanner, at):
             kind = following
             at += 1
     elif contractions and first == QUOTE:
-        after = contraction(scanner, at)
+        after = contraction(classes, published, at)
         if after:
             return after
-    if kind == LETTER:
-        return run(classes, at, LETTER, 64)
-    if kind == SYMBOL:
-        return run(classes, at, SYMBOL, 64)
+    if kind == LETTER or kind == SYMBOL:
+        return run(classes, at, kind, 64)
     if kind == SPACE:
         return blanks(classes, at, indentation)
     if kind == DIGIT:
-        return run(classes, at, DIGIT, 64 if published else digits)
+        return run(classes, at, kind, 64 if published else digits)
     return at + size
 
 
-@kernel
-def count_pieces(scanner, at, end, table, used, most):
-    """Count the pieces of two bytes or more; gives where it stopped to get room."""
-    while at < end and used[0] < most[0] and used[1] < most[1]:
-        after = piece_end(scanner, at)
-        if after - at > 1:
-            first, second = key_of(at, after - at)
-            slot = find(table, first, second, at)
-            if load_word(slot + 8) == np.uint64(0):
-                insert(table, slot, first, second, at, used)
-            store_word(slot + 16, load_word(slot + 16) + np.uint64(1))
-        at = after
-    return at
+@inlined
+def each(value):
+    """A byte, eight times."""
+    return np.uint64(0x0101010101010101) * np.uint64(value)
 
 
 @inlined
-def made_by(ranks, left, right):
-    """The id that two ids make; NEVER if they make none."""
-    slots, bits = ranks
-    pair = np.uint64(left) << np.uint64(32) | np.uint64(right)
-    place = np.int64(pair * MIX >> np.uint64(64 - bits))
-    while True:
-        made = load_word(slots + 16 * place + 8)
-        if made == np.uint64(0):
-            return NEVER
-        if load_word(slots + 16 * place) == pair:
-            return np.int64(made)
-        place = (place + 1) & ((1 << bits) - 1)
+def between(low, first, last):
+    """The top bit of each byte below 128 from `first` to `last`."""
+    return (low + each(128 - first)) & ~(low + each(127 - last))
+
+
+@inlined
+def blank_bits(low):
+    """The top bit of each byte that is ASCII white space."""
+    return between(low, 9, 13) | ~((low ^ each(BLANK)) + each(127))
 
 
 @kernel
-def fill_ranks(slots, merges):
-    """Put merges (n, 2) into empty slots (a power of two, 2): a pair and its id."""
-    mask = np.uint64(len(slots) - 1)
-    shift = np.uint64(64) - np.uint64(np.log2(len(slots)))
-    for number in range(len(merges)):
-        left, right = np.uint64(merges[number, 0]), np.uint64(merges[number, 1])
-        pair = left << np.uint64(32) | right
-        place = pair * MIX >> shift
-        while slots[place, 1]:
-            place = (place + np.uint64(1)) & mask
-        slots[place, 0], slots[place, 1] = pair, np.uint64(256 + number)
+def mark(text, marks, size, published):
+    """Set the top bit where a piece of ASCII starts, and of all that is not ASCII.
+
+    Eight bytes at a time, from the second on: the classes of each, and of its two
+    neighbours. A piece starts where the class changes, unless the space before leads
+    it in, and at the white space that is last before something else.
+    """
+    for place in range(1, size, 8):
+        word, last = load_word(text + place), load_word(text + place - 1)
+        low, low_last = word & each(127), last & each(127)
+        letters = between(low | each(32), 97, 122)
+        digits, blanks = between(low, 48, 57), blank_bits(low)
+        change = letters ^ between(low_last | each(32), 97, 122)
+        change |= digits ^ between(low_last, 48, 57)
+        change |= blanks ^ blank_bits(low_last)
+        led = ~((low_last ^ each(BLANK)) + each(127)) & ~blanks
+        if not published:
+            led &= ~digits
+        following = load_word(text + place + 1)
+        ending = blanks & ~blank_bits(following & each(127)) & ~following
+        store_word(marks + place, (change & ~led | ending | word) & each(128))
+
+
+@inlined
+def piece_end(scanner, at, marks):
+    """The same end, sooner: the next mark, except where more is to be looked at."""
+    if load_byte(scanner[1] + load_byte(at)):
+        return any_piece(scanner, at)
+    after, found = at + 1, zeros_below(load_word(marks + 1)) >> 3
+    while found == 8 and after < at + 64:
+        after, marks = after + 8, marks + 8
+        found = zeros_below(load_word(marks + 1)) >> 3
+    after += found
+    if after - at > 64 or load_byte(after) > 127:
+        return any_piece(scanner, at)
+    return after
 
 
 @kernel
-def merge_bytes(at, length, ranks, ids, made):
-    """Fill `ids` for a piece: join the pair learnt first, the leftmost first."""
-    for place in range(length):
-        ids[place] = load_byte(at + place)
-    for place in range(length - 1):
-        made[place] = made_by(ranks, ids[place], ids[place + 1])
-    while length > 1:
-        best = 0
-        for place in range(1, length - 1):
-            if made[place] < made[best]:
-                best = place
-        if made[best] == NEVER:
-            break
-        ids[best] = made[best]
-        length -= 1
-        for place in range(best + 1, length):
-            ids[place] = ids[place + 1]
-            made[place - 1] = made[place]
-        if best > 0:
-            made[best - 1] = made_by(ranks, ids[best - 1], ids[best])
-        if best < length - 1:
-            made[best] = made_by(ranks, ids[best], ids[best + 1])
-    return length
+def count_pieces(scanner, marks, at, end, table, used, most):
+    """Count the pieces of two bytes or more; gives where it stopped to get room."""
+    while at < end and used[0] < most[0] and used[1] < most[1]:
+        stop, shift = min(at + BLOCK, end), marks - at
+        mark(at, marks, stop - at + 80, scanner[6])
+        while at < stop and used[0] < most[0] and used[1] < most[1]:
+            after = piece_end(scanner, at, at + shift)
+            if after - at > 1:
+                first, second = key_of(at, after - at)
+                slot = find(table, first, second, at)
+                if load_word(slot + 8) == np.uint64(0):
+                    insert(table, slot, first, second, at, used)
+                store_word(slot + 16, load_word(slot + 16) + np.uint64(1))
+            at = after
+    return at
 
 
 @kernel
@@ -250,13 +233,19 @@ def keep_ids(slot, ids, count, kept, used):
 
 
 @kernel
-def encode_pieces(scanner, at, end, table, ranks, kept, scratch, used, most, out):
+def encode_pieces(
+    scanner, marks, at, end, table, ranks, kept, scratch, used, most, out
+):
     """Write the ids of the pieces to an address; gives where it stopped, and there.
 
     It stops at the end, or at a new piece when the table has no room.
     """
+    stop = shift = at
     while at < end:
-        after = piece_end(scanner, at)
+        if at >= stop:
+            stop, shift = min(at + BLOCK, end), marks - at
+            mark(at, marks, stop - at + 80, scanner[6])
+        after = piece_end(scanner, at, at + shift)
         if after == at + 1:  # a byte is its own id
             store_half(out, np.uint64(load_byte(at)))
             at, out = after, out + 4
@@ -275,6 +264,5 @@ def encode_pieces(scanner, at, end, table, ranks, kept, scratch, used, most, out
         else:
             for place in range(0, 4 * count, 4):
                 store_half(out + place, np.uint64(load_half(np.int64(ids) + place)))
-        out += 4 * count
-        at = after
+        at, out = after, out + 4 * count
     return at, out

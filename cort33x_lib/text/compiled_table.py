@@ -1,10 +1,9 @@
-"""A table of pieces in memory, for compiled kernels.
+"""Tables in memory for compiled kernels: of pieces, and of the pairs that merge.
 
-A slot has four words: two of key, then two of value. A piece of at most 15 bytes is
-its own key; a longer one is hashed, and compared in full with the bytes kept apart. A
-table is three numbers: the address of its slots, how many (as a power of two), and the
-address of those bytes. numba does not see a change of this file: after one, delete
-`__pycache__`.
+In a table of pieces a slot has four words: two of key, then two of value. A piece of at
+most 15 bytes is its own key; a longer one is hashed, and compared in full with bytes
+kept apart. Such a table is passed as three numbers: the address of its slots, how many
+there are (the power of two), and the address of those bytes.
 """
 
 import numpy as np
@@ -20,6 +19,7 @@ from cort33x_lib.text.compiled_memory import (
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and far from any pattern in text
 LENGTH = np.uint64(56)  # where in the second word of a key the length is
+NEVER = 1 << 40  # above every id
 LONG = np.uint64(0xFF)  # the length there of a piece that is no key of its own
 
 
@@ -118,3 +118,58 @@ def spread(table, data, weights):
                 weights[used + place] = load_word(slot + 16)
         used += length + (length > 0)
     return used
+
+
+@inlined
+def made_by(ranks, left, right):
+    """The id that two ids make; NEVER if they make none."""
+    slots, bits = ranks
+    pair = np.uint64(left) << np.uint64(32) | np.uint64(right)
+    place = np.int64(pair * MIX >> np.uint64(64 - bits))
+    while True:
+        made = load_word(slots + 16 * place + 8)
+        if made == np.uint64(0):
+            return NEVER
+        if load_word(slots + 16 * place) == pair:
+            return np.int64(made)
+        place = (place + 1) & ((1 << bits) - 1)
+
+
+@kernel
+def fill_ranks(slots, merges):
+    """Put merges (n, 2) into empty slots (a power of two, 2): a pair and its id."""
+    mask = np.uint64(len(slots) - 1)
+    shift = np.uint64(64) - np.uint64(np.log2(len(slots)))
+    for number in range(len(merges)):
+        left, right = np.uint64(merges[number, 0]), np.uint64(merges[number, 1])
+        pair = left << np.uint64(32) | right
+        place = pair * MIX >> shift
+        while slots[place, 1]:
+            place = (place + np.uint64(1)) & mask
+        slots[place, 0], slots[place, 1] = pair, np.uint64(256 + number)
+
+
+@kernel
+def merge_bytes(at, length, ranks, ids, made):
+    """Fill `ids` for a piece: join the pair learnt first, the leftmost first."""
+    for place in range(length):
+        ids[place] = load_byte(at + place)
+    for place in range(length - 1):
+        made[place] = made_by(ranks, ids[place], ids[place + 1])
+    while length > 1:
+        best = 0
+        for place in range(1, length - 1):
+            if made[place] < made[best]:
+                best = place
+        if made[best] == NEVER:
+            break
+        ids[best] = made[best]
+        length -= 1
+        for place in range(best + 1, length):
+            ids[place] = ids[place + 1]
+            made[place - 1] = made[place]
+        if best > 0:
+            made[best - 1] = made_by(ranks, ids[best - 1], ids[best])
+        if best < length - 1:
+            made[best] = made_by(ranks, ids[best], ids[best + 1])
+    return length

@@ -6,9 +6,6 @@ neighbours of a token are one step away. Every pair knows the places where it wa
 it was born, and passes over those that changed since. A pair with a new token is born
 in the step that makes the token: lists of places never grow, and counts never rise, so
 a heap whose entries are too high gives the next pair once they are put right.
-
-Kernels that call one another are all in this file: numba recompiles a file that
-changed, but not another that uses it.
 """
 
 import threading

@@ -52,8 +52,9 @@ class Pattern:
         """The class of each code point; surrogates, which no text has, have none."""
         if self.published:
             kinds = defaultdict(lambda: SYMBOL, L=LETTER, N=DIGIT)
-            points = map(chr, range(sys.maxunicode + 1))
+            points = map(chr, range(0x40000))  # no letters, no numbers above
             table = bytearray(kinds[unicodedata.category(point)[0]] for point in points)
+            table += bytearray([SYMBOL]) * (sys.maxunicode + 1 - len(table))
             listed = {SPACE: SPACES}
         else:
             table = bytearray([LETTER]) * (sys.maxunicode + 1)
