@@ -6,13 +6,14 @@ Every measurement is a process of its own, the tools take turns round by round, 
 tables show medians: ratios within one run count, seconds differ from day to day. The
 text is the `.py` files of the standard library, then of installed packages.
 
-Training: every tool learns with the pattern it brings (GPT-2's or GPT-4's, pieces of
-much the same size), on all cores. Encoding and decoding, one thread: tiktoken,
+Training: every tool learns with the pattern it brings (prose-2, GPT-2's or GPT-4's,
+with pieces of much the same size), on all cores. Encoding and decoding, one thread: tiktoken,
 tokenizers, tokie and gigatoken use our merges and GPT-2's pattern (with ids as we give
 them, but for runs above 64 characters, which only we cap); ffbpe, rustbpe and
-sentencepiece what they learnt themselves at the same size. quicktok cuts no pieces and
-would take an hour: it gets a hundredth of the text, with a small vocabulary, and its
-time is multiplied.
+sentencepiece what they learnt themselves at the same size. cort33x and gigatoken get
+the UTF-8 that files hold, the others take only `str`. quicktok cuts no pieces and would
+take an hour: it gets a hundredth of the text, with a small vocabulary, and its time is
+multiplied.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def trainer(tool: str, path: str, vocabulary: int):
         from cort33x_lib.text.tokenizer import train_tokenizer
 
         train_tokenizer(["compile or load what is compiled"], 258)
-        return lambda: train_tokenizer(read(path), vocabulary, pattern="gpt-2")
+        return lambda: train_tokenizer(read(path), vocabulary)
     if tool == "tokenizers":
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -173,6 +174,9 @@ def measured(job: str, tool: str, folder: str, megabytes: int, vocabulary: int) 
         ready = time.perf_counter()
         call()
         parts = {"ready": ready - before, "train": time.perf_counter() - ready}
+    elif job == "export":
+        export(folder, vocabulary)
+        parts = {}
     elif job == "first":
         call = trainer("cort33x", f"{folder}/3", vocabulary)
         call = coder("cort33x", folder, vocabulary)
@@ -183,11 +187,12 @@ def measured(job: str, tool: str, folder: str, megabytes: int, vocabulary: int) 
         times = 100 if tool == "quicktok" else 1
         text = text[: len(text) // times]
         encode, decode = coder(tool, folder, vocabulary)
-        encode("one call before")
+        given = text.encode() if tool in ("cort33x", "gigatoken") else text
+        encode(given[:10])
         clocks = {"encode": [], "decode": []}
         for _ in range(1 if tool == "quicktok" else 1 + WARM):
             clock = time.perf_counter()
-            ids = encode(text)
+            ids = encode(given)
             clocks["encode"].append((time.perf_counter() - clock) * times)
             clock = time.perf_counter()
             back = decode(ids)
@@ -234,7 +239,7 @@ def run(quick: bool) -> dict:
     with TemporaryDirectory() as folder:
         for megabytes in {3, size, *(cell[0] for cell in cells)}:
             write_corpus(Path(folder, str(megabytes)), megabytes)
-        export(folder, vocabulary)
+        in_process("export", "cort33x", folder, 3, vocabulary)
         for turn in range(2 * rounds):  # every other with compiled code already there
             name = "first use, compiled before" if turn % 2 else "first use, compiling"
             cache = {"NUMBA_CACHE_DIR": f"{folder}/cache-{turn // 2}"}

@@ -48,7 +48,7 @@ class PieceTable:
         at, end = text.ctypes.data, text.ctypes.data + len(data)
         while at < end:
             at = count_pieces(
-                self.scanner, self.marks.ctypes.data, at, end,
+                self.scanner, text, self.marks, at, end,
                 self.table, self.used, self.most,
             )  # fmt: skip
             if at < end:
@@ -121,11 +121,11 @@ class Encoder:
         self, table: PieceTable, data: bytes, stop: int, out: int
     ) -> tuple[int, int]:
         """Encode the pieces that start before `stop`; where they end, and the ids."""
-        first = np.frombuffer(data, np.uint8).ctypes.data
-        at = first
+        text = np.frombuffer(data, np.uint8)
+        at = first = text.ctypes.data
         while at < first + stop:
             at, out = encode_pieces(
-                table.scanner, table.marks.ctypes.data, at, first + stop,
+                table.scanner, text, table.marks, at, first + stop,
                 table.table, self.ranks, table.kept.ctypes.data, table.scratch,
                 table.used, table.most, out,
             )  # fmt: skip

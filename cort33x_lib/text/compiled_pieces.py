@@ -1,8 +1,8 @@
 """The compiled scanner and encoder: find pieces in UTF-8, count them, give their ids.
 
 `any_piece` cuts as the pattern says, character by character. `piece_end` does the same
-sooner: most text is ASCII, where eight bytes are classified at a time, and a piece ends
-at the next mark. After a text come bytes that no UTF-8 has (END_MARK), so that nothing
+sooner: most text is ASCII, where many bytes are marked at a time, and a piece ends at
+the next mark. After a text come bytes that no UTF-8 has (END_MARK), so that nothing
 runs past its end.
 """
 
@@ -144,45 +144,34 @@ def any_piece(scanner, at):
 
 
 @inlined
-def each(value):
-    """A byte, eight times."""
-    return np.uint64(0x0101010101010101) * np.uint64(value)
+def is_letter(byte):
+    """Whether a byte is an ASCII letter."""
+    return ((byte >= 97) & (byte <= 122)) | ((byte >= 65) & (byte <= 90))
 
 
 @inlined
-def between(low, first, last):
-    """The top bit of each byte below 128 from `first` to `last`."""
-    return (low + each(128 - first)) & ~(low + each(127 - last))
-
-
-@inlined
-def blank_bits(low):
-    """The top bit of each byte that is ASCII white space."""
-    return between(low, 9, 13) | ~((low ^ each(BLANK)) + each(127))
+def is_blank(byte):
+    """Whether a byte is ASCII white space."""
+    return (byte == BLANK) | ((byte >= 9) & (byte <= 13))
 
 
 @kernel
-def mark(text, marks, size, published):
+def mark(text, marks, published):
     """Set the top bit where a piece of ASCII starts, and of all that is not ASCII.
 
-    Eight bytes at a time, from the second on: the classes of each, and of its two
-    neighbours. A piece starts where the class changes, unless the space before leads
-    it in, and at the white space that is last before something else.
+    A piece starts where the class changes, unless the space before leads it in, and at
+    the white space that is last before something else. Without a branch, so that the
+    compiler does many bytes at a time.
     """
-    for place in range(1, size, 8):
-        word, last = load_word(text + place), load_word(text + place - 1)
-        low, low_last = word & each(127), last & each(127)
-        letters = between(low | each(32), 97, 122)
-        digits, blanks = between(low, 48, 57), blank_bits(low)
-        change = letters ^ between(low_last | each(32), 97, 122)
-        change |= digits ^ between(low_last, 48, 57)
-        change |= blanks ^ blank_bits(low_last)
-        led = ~((low_last ^ each(BLANK)) + each(127)) & ~blanks
-        if not published:
-            led &= ~digits
-        following = load_word(text + place + 1)
-        ending = blanks & ~blank_bits(following & each(127)) & ~following
-        store_word(marks + place, (change & ~led | ending | word) & each(128))
+    for place in range(1, len(text) - 1):
+        last, byte, following = text[place - 1], text[place], text[place + 1]
+        digit, digit_last = (byte >= 48) & (byte <= 57), (last >= 48) & (last <= 57)
+        change = (is_letter(last) != is_letter(byte)) | (digit_last != digit)
+        change |= is_blank(last) != is_blank(byte)
+        led = (last == BLANK) & (not is_blank(byte)) & ((not digit) | published)
+        ending = is_blank(byte) & (not is_blank(following)) & (following < 128)
+        start = (change & (not led)) | ending | (byte >= 128)
+        marks[place] = 128 if start else 0
 
 
 @inlined
@@ -201,11 +190,11 @@ def piece_end(scanner, at, marks):
 
 
 @kernel
-def count_pieces(scanner, marks, at, end, table, used, most):
+def count_pieces(scanner, text, marks, at, end, table, used, most):
     """Count the pieces of two bytes or more; gives where it stopped to get room."""
     while at < end and used[0] < most[0] and used[1] < most[1]:
-        stop, shift = min(at + BLOCK, end), marks - at
-        mark(at, marks, stop - at + 80, scanner[6])
+        stop, shift = min(at + BLOCK, end), marks.ctypes.data - at
+        mark(text[at - text.ctypes.data :][: BLOCK + 99], marks, scanner[6] > 0)
         while at < stop and used[0] < most[0] and used[1] < most[1]:
             after = piece_end(scanner, at, at + shift)
             if after - at > 1:
@@ -234,7 +223,7 @@ def keep_ids(slot, ids, count, kept, used):
 
 @kernel
 def encode_pieces(
-    scanner, marks, at, end, table, ranks, kept, scratch, used, most, out
+    scanner, text, marks, at, end, table, ranks, kept, scratch, used, most, out
 ):
     """Write the ids of the pieces to an address; gives where it stopped, and there.
 
@@ -243,8 +232,8 @@ def encode_pieces(
     stop = shift = at
     while at < end:
         if at >= stop:
-            stop, shift = min(at + BLOCK, end), marks - at
-            mark(at, marks, stop - at + 80, scanner[6])
+            stop, shift = min(at + BLOCK, end), marks.ctypes.data - at
+            mark(text[at - text.ctypes.data :][: BLOCK + 99], marks, scanner[6] > 0)
         after = piece_end(scanner, at, at + shift)
         if after == at + 1:  # a byte is its own id
             store_half(out, np.uint64(load_byte(at)))

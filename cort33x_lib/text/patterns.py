@@ -121,19 +121,16 @@ PATTERNS = {
 }
 
 
-def checked(text: str, errors: str = "strict") -> str:
-    """The text itself when UTF-8 can write it; else ValueError, or U+FFFD put in."""
+def utf8(text: str, errors: str = "strict") -> bytes:
+    """The text as UTF-8; a lone surrogate raises ValueError, or becomes U+FFFD."""
     if not isinstance(text, str):
         raise ValueError(f"expected text, got {type(text).__name__}: {text!r:.80}")
-    if text.isascii():
-        return text
-    if errors == "replace":
-        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    if errors == "replace" and not text.isascii():
+        text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     try:
-        text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
             f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}:"
             " expected text that UTF-8 can write, or errors='replace'"
         ) from None
-    return text

@@ -28,7 +28,7 @@ import numpy as np
 
 from cort33x_lib.files import digest, write_atomically
 from cort33x_lib.text.merging import BYTES, counted_merges, merge_piece
-from cort33x_lib.text.patterns import LONGEST, PATTERNS, checked
+from cort33x_lib.text.patterns import LONGEST, PATTERNS, utf8
 
 END = "<|end|>"
 FORMAT = "cort33x-tokenizer-1"
@@ -103,7 +103,7 @@ class Tokenizer:
                 raise ValueError(f"merge {merge}: expected a pair of short tokens")
         if len(set(tokens)) < len(tokens):
             raise ValueError("two merges make one token: expected distinct tokens")
-        return tokens + [checked(name).encode("utf-8") for name in self.special_names]
+        return tokens + [utf8(name) for name in self.special_names]
 
     @cached_property
     def _engine(self) -> Any:
@@ -154,8 +154,10 @@ class Tokenizer:
         if unknown := (policy.allow | policy.refuse) - {*self.special_names}:
             named = f"policy names {sorted(unknown)}"
             raise ValueError(f"{named}: expected some of {self.special_names}")
-        ids: list[int] = []
-        for place, part in enumerate(policy.parts(checked(text, errors))):
+        data, ids = utf8(text, errors), []
+        if policy == AS_TEXT:
+            return self._encode(data).tolist()
+        for place, part in enumerate(policy.parts(data.decode("utf-8"))):
             if place % 2:
                 ids.append(self.specials[part])
             else:
@@ -164,9 +166,7 @@ class Tokenizer:
 
     def encode_array(self, text: str | bytes) -> np.ndarray:
         """The ids of a text, or of any bytes, as uint32 (tokens,); no specials."""
-        if isinstance(text, str):
-            text = checked(text).encode("utf-8")
-        return self._encode(text)
+        return self._encode(text if isinstance(text, bytes) else utf8(text))
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; those of valid UTF-8 are the ids of its text."""
@@ -286,7 +286,7 @@ def _blocks(texts: Iterable[str]) -> Iterator[bytes]:
     """The texts as UTF-8, many in a block; a byte that no text has keeps them apart."""
     block, size = [], 0
     for text in texts:
-        block.append(checked(text).encode("utf-8"))
+        block.append(utf8(text))
         size += len(block[-1])
         if size > BLOCK:
             yield b"\xff".join(block)
