@@ -7,9 +7,9 @@ tables show medians: ratios within one run count, seconds differ from day to day
 text is the `.py` files of the standard library, then of installed packages.
 
 Training: every tool learns with the pattern it brings (prose-2, GPT-2's or GPT-4's,
-with pieces of much the same size), on all cores. Encoding and decoding, one thread: tiktoken,
-tokenizers, tokie and gigatoken use our merges and GPT-2's pattern (with ids as we give
-them, but for runs above 64 characters, which only we cap); ffbpe, rustbpe and
+with pieces of much the same size), on all cores. Encoding and decoding, one thread:
+tiktoken, tokenizers, tokie and gigatoken use our merges and GPT-2's pattern (and give
+our ids, but for runs above 64 characters, which only we cap); ffbpe, rustbpe and
 sentencepiece what they learnt themselves at the same size. cort33x and gigatoken get
 the UTF-8 that files hold, the others take only `str`. quicktok cuts no pieces and would
 take an hour: it gets a hundredth of the text, with a small vocabulary, and its time is
@@ -26,6 +26,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -200,9 +201,17 @@ def measured(job: str, tool: str, folder: str, megabytes: int, vocabulary: int) 
         parts = {"cold": clocks["encode"][0], "whole": back == text, "ids": len(ids)}
         parts["warm"] = median(clocks["encode"][1:] or clocks["encode"])
         parts["decode"] = median(clocks["decode"][1:] or clocks["decode"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    parts["megabytes"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
+    parts["megabytes"] = peak_memory()
     return parts
+
+
+def peak_memory() -> float:
+    """Megabytes that this process has held; on Linux `resource` counts its parent's."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def in_process(*words: object, **variables: str) -> dict:
