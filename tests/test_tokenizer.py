@@ -8,15 +8,21 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiktoken
 
 from cort33x_lib.files import sha256_of
+from cort33x_lib.text.merging import counted_merges, joined, naive_merges
 from cort33x_lib.text.patterns import PATTERNS
+from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import (
     END,
+    SpecialPolicy,
     Tokenizer,
     train_tokenizer,
 )
@@ -43,41 +49,12 @@ PIECES_OF_CODE = ["def", " ", "  ", "\n", "_x", "it's", "'re", "12345", "é", "\
 PIECES_OF_CODE += ["<|end|>", "<|", "|>", "end", "\t", "👍", "\u200d", "...", "DON'T"]
 
 
-def plain_train(texts: list[str], vocabulary: int) -> list[tuple[int, int]]:
-    """The definition, counted again from nothing for every merge."""
-    tokens = [bytes([value]) for value in range(256)]
-    pieces = [
-        piece for text in texts for piece in PATTERNS["prose-2"].regex.findall(text)
-    ]
-    words = [(list(piece.encode()), n) for piece, n in Counter(pieces).items()]
-    merges = []
-    while len(tokens) < vocabulary - 1:
-        counts = Counter()
-        for word, n in words:
-            for pair in zip(word, word[1:], strict=False):
-                counts[pair] += n
-        best = min(counts, key=lambda p: (-counts[p], tokens[p[0]], tokens[p[1]]))
-        merges.append(best)
-        words = [(plain_join(word, best, len(tokens)), n) for word, n in words]
-        tokens.append(tokens[best[0]] + tokens[best[1]])
-    return merges
-
-
-def plain_join(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    out = []
-    while word:
-        found = tuple(word[:2]) == pair
-        out.append(new if found else word[0])
-        word = word[2 if found else 1 :]
-    return out
-
-
 def plain_encode(text: str, merges: list[tuple[int, int]]) -> list[int]:
     ids = []
     for piece in PATTERNS["prose-2"].regex.findall(text):
         word = list(piece.encode())
         for new, pair in enumerate(merges, 256):
-            word = plain_join(word, pair, new)
+            word = joined(word, pair, new)
         ids += word
     return ids
 
@@ -111,22 +88,66 @@ def every_code_point() -> str:
     return "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 
 
-def test_training_equals_the_plain_trainer_on_real_text() -> None:
-    text = sources(12_000)
-    assert list(train_tokenizer([text], 600).merges) == plain_train([text], 600)
+def stories() -> str:
+    return "\n".join(story.text for story in World.load().stories("train", 40))
 
 
-def test_training_equals_the_plain_trainer_on_random_text() -> None:
+CORPORA = {
+    "code": lambda: sources(12_000),
+    "stories": stories,
+    "random": lambda: random_text(random.Random(1), 2000),
+    "one letter": lambda: "a" * 5000,
+    "two letters": lambda: "".join(random.Random(2).choices("ab", k=3000)),
+    "runs": lambda: "".join(random.Random(3).choices("aaaab ", k=3000)),
+    "apostrophes": lambda: "'" * 900 + "'s 't''ll" * 100,
+    "white space": lambda: "".join(random.Random(4).choices(" \n\t\r", k=3000)),
+    "Chinese": lambda: "".join(map(chr, range(0x4E00, 0x5000))) * 2,
+    "NUL": lambda: "\x00" * 300 + "a\x00" * 300,
+}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_three_trainers_learn_the_same_merges(name: str) -> None:
+    text = CORPORA[name]()
+    for pattern in ("prose-2", "code-1"):
+        pieces = Counter(PATTERNS[pattern].pieces(text.encode()))
+        counted = counted_merges(pieces, 600)
+        assert naive_merges(pieces, 60) == counted[:60]
+        texts = [*text.partition("\n"), ""]
+        counted = counted_merges(Counter(pieces_of(pattern, texts)), 600)
+        for workers in (1, 2, 3, 8):
+            size = 257 + len(counted)
+            trained = train_tokenizer(texts, size, (END,), pattern, workers)
+            assert list(trained.merges) == counted
+
+
+def pieces_of(pattern: str, texts: list[str]) -> Iterator[bytes]:
+    for text in texts:
+        yield from PATTERNS[pattern].pieces(text.encode())
+
+
+def test_training_equals_the_definition_to_the_last_pair() -> None:
     chance = random.Random(1)
     for size in (30, 100, 200):
         for alphabet in ("ab", "aab ", "abc'1 \n", None):
             letters = "".join(chance.choices(alphabet or "x", k=5 * size))
             texts = [letters if alphabet else random_text(chance, size)]
             most = supported(texts)
-            expected = plain_train(texts, most)
+            expected = naive_merges(Counter(pieces_of("prose-2", texts)), 10_000)
             assert list(train_tokenizer(texts, most).merges) == expected
-            half = (most + 257) // 2
-            assert list(train_tokenizer(texts, half).merges) == plain_train(texts, half)
+            assert most == 257 + len(expected)
+
+
+def test_many_texts_in_any_order_and_number_of_workers() -> None:
+    chance = random.Random(5)
+    texts = [sources(30_000)[n : n + 997] for n in range(0, 30_000, 997)] * 60
+    names = set()
+    for workers in (1, 2, 3, 8):
+        chance.shuffle(texts)
+        names.add(train_tokenizer(iter(texts), 1500, workers=workers).name)
+    assert len(names) == 1
+    pieces = Counter(pieces_of("prose-2", texts))
+    assert list(train_tokenizer(texts, 1500).merges) == counted_merges(pieces, 1243)
 
 
 def supported(texts: list[str]) -> int:
@@ -138,28 +159,122 @@ def supported(texts: list[str]) -> int:
 
 def test_encoding_equals_the_plain_encoder(tokenizer: Tokenizer) -> None:
     chance = random.Random(2)
-    texts = [random_text(chance, chance.randrange(30)) for _ in range(60)]
+    texts = [random_text(chance, chance.randrange(12)) for _ in range(2000)]
     texts += ["a" * 300, "=" * 200, sources(170_000)[-1500:]]
+    small = Tokenizer(tokenizer.merges[:200])
     for text in texts:
-        assert tokenizer.encode(text) == plain_encode(text, tokenizer.merges)
+        assert small.encode(text) == plain_encode(text, small.merges)
 
 
-def test_order_of_texts_and_hash_seed_change_nothing() -> None:
+def test_encoding_equals_tiktoken_with_our_ranks(tokenizer: Tokenizer) -> None:
+    chance = random.Random(7)
+    theirs = tiktoken.Encoding(
+        "ours",
+        pat_str=PATTERNS[tokenizer.pattern].expression,
+        mergeable_ranks={tokenizer.token_bytes(id): id for id in range(999)},
+        special_tokens={},
+    )
+    for text in [sources(400_000), *(random_text(chance, 30) for _ in range(2000))]:
+        assert theirs.encode_ordinary(text) == tokenizer.encode(text)
+        data = text.encode()
+        array = tokenizer.encode_array(data)
+        assert array.dtype == np.uint32 and array.tolist() == tokenizer.encode(text)
+        assert tokenizer.decode_bytes(array) == data
+
+
+def output_of(script: str, *words: str, seed: int = 0) -> list[str]:
+    command = [sys.executable, "-c", script, *words]
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    out = subprocess.check_output(command, env=environment, cwd=ROOT, text=True)
+    return out.splitlines()
+
+
+def test_the_hash_seed_changes_nothing() -> None:
     script = """
-import sys, sysconfig, pathlib
-from cort33x_lib.text.tokenizer import train_tokenizer
-folder = pathlib.Path(sysconfig.get_path("stdlib"))
-names = ["random.py", "bisect.py", "heapq.py"][:: int(sys.argv[1])]
-texts = [(folder / name).read_text(encoding="utf-8") for name in names]
-print(train_tokenizer(texts, 900).name)
+import collections, hashlib, random
+from cort33x_lib.text.merging import counted_merges
+chance = random.Random(0)
+words = {"".join(chance.choices("abcde", k=chance.randrange(9))) for _ in range(900)}
+merges = counted_merges({word.encode(): len(word) for word in words}, 400)
+print(hashlib.sha256(repr(merges).encode()).hexdigest())
 """
-    names = set()
-    for turn in range(6):
-        command = [sys.executable, "-c", script, str((-1) ** turn)]
-        environment = {**os.environ, "PYTHONHASHSEED": str(turn)}
-        names.add(subprocess.check_output(command, env=environment, cwd=ROOT))
-    assert len(names) == 1
-    assert re.fullmatch(rb"[0-9a-f]{64}\s*", names.pop())
+    found = {tuple(output_of(script, seed=seed)) for seed in range(20)}
+    assert len(found) == 1
+
+
+WITHOUT_NUMBA = """
+import sys, warnings
+if sys.argv[1] == "without":
+    sys.modules["numba"] = None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from cort33x_lib.text.patterns import PATTERNS
+    from cort33x_lib.text.tokenizer import END, SpecialPolicy, train_tokenizer
+    text = open(sys.argv[2], encoding="utf-8").read()
+    for pattern in PATTERNS:
+        made = train_tokenizer([text, "naïve 日本"], 700, pattern=pattern)
+        policy = SpecialPolicy(allow=frozenset({END}))
+        ids = made.encode(text + END + "''s  \u3000 x", policy=policy)
+        data = bytes(range(256)) * 3
+        print(made.name, sum(ids), len(ids), sum(made.encode_bytes(data)))
+        assert made.decode_bytes(made.encode_array(data)) == data
+said = [str(w.message) for w in caught if w.category is RuntimeWarning]
+print(len(said), "numba" in str(said), file=sys.stderr)
+"""
+
+
+def test_without_numba_the_ids_are_the_same_and_it_says_so_once(tmp_path: Path) -> None:
+    path = tmp_path / "text.py"
+    path.write_text(sources(30_000), encoding="utf-8")
+    found = {
+        kind: subprocess.run(
+            [sys.executable, "-c", WITHOUT_NUMBA, kind, str(path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for kind in ("with", "without")
+    }
+    assert found["with"].stdout == found["without"].stdout
+    assert found["with"].stdout.count("\n") == len(PATTERNS)
+    assert [found[kind].stderr.strip() for kind in found] == ["0 False", "1 True"]
+
+
+FAMILIES = r"""
+import random, resource
+from cort33x_lib.text.tokenizer import train_tokenizer
+made = train_tokenizer(["hello there, hello again"], 262)
+size, chance = 3_000_000, random.Random(1)
+families = [
+    lambda: b"a" * size,
+    lambda: b" " * size,
+    lambda: b"\n" * size,
+    lambda: b"7" * size,
+    lambda: b"'" * size,
+    lambda: b"aB" * (size // 2),
+    lambda: b"!?" * (size // 2),
+    lambda: "".join(map(chr, range(0x4E00, 0x9F00))).encode() * (size // 62_208),
+    lambda: "e\u0301\u0302".encode() * (size // 5),
+    lambda: bytes(size),
+    lambda: b"\x80" * size,
+    lambda: chance.randbytes(size),
+]
+made.encode_bytes(b"first use")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for family in families:
+    data = family()
+    ids = made.encode_bytes(data)
+    assert made.decode_bytes(ids) == data
+    del ids
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((peak - before) * 1024 / size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units")
+def test_hostile_input_takes_at_most_60_bytes_of_memory_a_byte() -> None:
+    assert float(output_of(FAMILIES)[0]) <= 60
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -200,6 +315,47 @@ def test_no_text_makes_a_special(tokenizer: Tokenizer) -> None:
             ids = one.encode(text)
             assert not set(ids) & set(one.specials.values())
             assert one.decode(ids) == text
+
+
+def test_a_policy_says_which_names_count() -> None:
+    names = ("<|end|>", "<|end|>>", "<|ask|>")
+    made = train_tokenizer(["low lower lowest"], 263, names)
+    end, longer, ask = (made.specials[name] for name in names)
+    low = made.encode("low")
+    allow = SpecialPolicy(allow=frozenset(names))
+    assert made.encode("low<|end|>low", policy=allow) == [*low, end, *low]
+    assert made.encode("<|end|>><|end|><|ask|>", policy=allow) == [longer, end, ask]
+    some = SpecialPolicy(allow=frozenset({"<|ask|>"}))
+    text = "<|end|><|ask|>"
+    assert made.encode(text, policy=some) == [*made.encode("<|end|>"), ask]
+    assert made.encode("", policy=allow) == []
+    refuse = SpecialPolicy(frozenset({"<|ask|>"}), refuse=frozenset({"<|end|>"}))
+    with pytest.raises(ValueError, match=r"'<\|end\|>' at character 3"):
+        made.encode("low<|end|>", policy=refuse)
+    assert made.encode("low<|end|", policy=refuse) == made.encode("low<|end|")
+    assert made.encode("é\ud800<|ask|>", "replace", refuse)[-1] == ask
+    with pytest.raises(ValueError, match="to be allowed or refused"):
+        SpecialPolicy(frozenset({"a"}), frozenset({"a", "b"}))
+    with pytest.raises(ValueError, match="'<|pad|>'.*expected some of"):
+        made.encode("low", policy=SpecialPolicy(refuse=frozenset({"<|pad|>"})))
+
+
+def test_many_threads_encode_at_once(tokenizer: Tokenizer) -> None:
+    text = sources(200_000)
+    expected = tokenizer.encode(text)
+    with ThreadPoolExecutor(8) as pool:
+        for ids in pool.map(tokenizer.encode, [text] * 24):
+            assert ids == expected
+
+
+def test_more_pieces_than_the_encoder_keeps(tokenizer: Tokenizer) -> None:
+    chance = random.Random(9)
+    words = ["".join(chance.choices("abcdefghij", k=7)) for _ in range(300_000)]
+    text = " ".join(words)
+    ids = tokenizer.encode_array(text)
+    assert tokenizer.decode(ids) == text
+    part = tokenizer.encode_array(text[-8000:])
+    assert (ids[-len(part) + 9 :] == part[9:]).all()
 
 
 def test_specials_have_the_last_ids() -> None:
