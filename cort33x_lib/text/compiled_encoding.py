@@ -20,7 +20,7 @@ from cort33x_lib.text.compiled_table import fill_ranks, move, spread
 from cort33x_lib.text.merging import Pair
 from cort33x_lib.text.patterns import LONGEST, Pattern
 
-FIRST_BITS, MOST_BITS = 15, 18  # an encoder's table is forgotten when it is full
+FIRST_BITS, MOST_BITS = 15, 20  # an encoder's table is forgotten when it is full
 
 
 class PieceTable:
