@@ -39,7 +39,7 @@ RECORD = ROOT / "data" / "runs" / "tokenizer-speed.json"
 TOOLS = ["cort33x", "tokenizers", "sentencepiece", "rustbpe", "gigatoken", "ffbpe"]
 ENCODERS = [*TOOLS, "tiktoken", "tokie", "quicktok"]
 CELLS = [(3, 16384), (10, 16384), (30, 16384), (30, 4096), (30, 32768)]
-ROUNDS, WARM = 2, 3
+ROUNDS, WARM = 3, 3
 SEPARATOR = "\0"
 
 
