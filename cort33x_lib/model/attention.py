@@ -1,9 +1,10 @@
 """Full attention: each token reads every token before it, and itself.
 
-Chosen: normalised queries and keys, rotary positions, no biases. Left out: keys and
-values shared between heads.
+Chosen: normalised queries and keys, rotary positions, keys and values shared by groups
+of heads, no biases.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,13 +16,49 @@ from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.positions import rotary_angles, rotate
 
 
+def readable(read: Tensor, queries: int, slots: int, window: int = 0) -> Tensor:
+    """Which slot each query may read, when the last query stands at the last slot.
+
+    -> (B, 1, queries, slots), bool. A row that has `read` (B,) tokens fills the last
+    slots; a query reads its own slot and those before, at most `window` if that is set.
+    """
+    row = torch.arange(slots - queries, slots).unsqueeze(1)  # (queries, 1)
+    column = torch.arange(slots)  # (slots,)
+    seen = (column <= row) & (column > row - (window or slots))
+    filled = column >= (slots - read).view(-1, 1, 1, 1)  # (B, 1, 1, slots)
+    return seen & filled
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """What each query reads: the mean of the values, weighted by softmax of the scores.
+
+    (B, H, T, D), two of (B, G, S, D) -> (B, H, T, D). Without a mask, S = T and each
+    query reads up to itself. Vaswani et al. (2017), Ainslie et al. (2023).
+    """
+    B, H, T, D = queries.shape
+    shared = H // keys.size(1)
+    if shared > 1:
+        keys, values = (
+            x.unsqueeze(2).expand(-1, -1, shared, -1, -1).flatten(1, 2)
+            for x in (keys, values)
+        )
+    if mask is None:
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+    return F.scaled_dot_product_attention(queries, keys, values, mask)
+
+
 @dataclass(frozen=True)
 class KeyValueState:
-    """The keys and values that later tokens may still read."""
+    """The keys and values that later tokens may still read.
 
-    keys: Tensor  # (B, H, S, D)
-    values: Tensor  # (B, H, S, D)
-    position: int  # tokens read so far, at least S
+    Rows may have read different numbers of tokens: each fills the last slots.
+    """
+
+    keys: Tensor  # (B, G, S, D)
+    values: Tensor  # (B, G, S, D)
+    position: Tensor  # (B,) int64 on the CPU, tokens that each row has read
 
     @property
     def nbytes(self) -> int:
@@ -30,7 +67,20 @@ class KeyValueState:
 
     def clone(self) -> Self:
         """A copy that shares no memory with this state."""
-        return replace(self, keys=self.keys.clone(), values=self.values.clone())
+        copies = {name: value.clone() for name, value in vars(self).items()}
+        return replace(self, **copies)
+
+    @classmethod
+    def stack(cls, states: Sequence[Self]) -> Self:
+        """One state for a batch, from the states of its rows."""
+        slots = max(state.keys.size(2) for state in states)
+
+        def joined(name: str) -> Tensor:
+            parts = [getattr(state, name) for state in states]
+            return torch.cat([F.pad(x, (0, 0, slots - x.size(2), 0)) for x in parts])
+
+        position = torch.cat([state.position for state in states])
+        return cls(joined("keys"), joined("values"), position)
 
 
 class Attention(nn.Module):
@@ -38,23 +88,29 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.heads, self.head_channels = config.heads, config.head_channels
-        self.window = config.window
-        inner = config.heads * config.head_channels
-        self.project_in = nn.Linear(config.channels, 3 * inner, bias=False)
-        self.project_out = nn.Linear(inner, config.channels, bias=False)
+        self.heads, self.key_value_heads = config.heads, config.key_value_heads
+        self.head_channels, self.window = config.head_channels, config.window
+        together = config.heads + 2 * config.key_value_heads
+        self.project_in = nn.Linear(
+            config.channels, together * config.head_channels, bias=False
+        )
+        self.project_out = nn.Linear(
+            config.heads * config.head_channels, config.channels, bias=False
+        )
         self.query_gain = nn.Parameter(torch.ones(config.head_channels))
         self.key_gain = nn.Parameter(torch.ones(config.head_channels))
 
-    def project(self, x: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, the first two normalised and rotated.
 
-        (B, T, C) -> three of (B, H, T, D). Normalised as in Dehghani et al. (2023).
+        (B, T, C), (B,) or (1,) -> (B, H, T, D) and two of (B, G, T, D). Normalised as
+        in Dehghani et al. (2023).
         """
-        B, T, _ = x.shape
-        joint = self.project_in(x).view(B, T, 3, self.heads, self.head_channels)
-        queries, keys, values = joint.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
-        angles = rotary_angles(position, T, self.head_channels)
+        heads = self.project_in(x).unflatten(2, (-1, self.head_channels))
+        queries, keys, values = heads.transpose(1, 2).split(
+            [self.heads, self.key_value_heads, self.key_value_heads], dim=1
+        )
+        angles = rotary_angles(position, x.size(1), self.head_channels)
         queries = F.rms_norm(queries, (self.head_channels,), self.query_gain)
         keys = F.rms_norm(keys, (self.head_channels,), self.key_gain)
         return rotate(queries, angles), rotate(keys, angles), values
@@ -77,15 +133,12 @@ class FullAttention(Attention):
         self, x: Tensor, state: KeyValueState | None = None
     ) -> tuple[Tensor, KeyValueState]:
         """(B, T, C) -> (B, T, C) and the state after the last token."""
-        position = state.position if state else 0
+        position = state.position if state else torch.zeros(len(x), dtype=torch.int64)
         queries, keys, values = self.project(x, position)
+        position, mask = position + x.size(1), None
         if state:
-            keys = torch.cat([state.keys, keys], dim=2)  # (B, H, S, D)
-            values = torch.cat([state.values, values], dim=2)  # (B, H, S, D)
-        T, S = queries.size(2), keys.size(2)
-        if S == T:
-            read = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        else:
-            mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
-            read = F.scaled_dot_product_attention(queries, keys, values, mask)
-        return self.join_heads(read), KeyValueState(keys, values, position + x.size(1))
+            keys = torch.cat([state.keys, keys], dim=2)  # (B, G, S, D)
+            values = torch.cat([state.values, values], dim=2)  # (B, G, S, D)
+            mask = readable(position, x.size(1), keys.size(2)).to(x.device)
+        read = attend(queries, keys, values, mask)
+        return self.join_heads(read), KeyValueState(keys, values, position)

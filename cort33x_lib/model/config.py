@@ -2,7 +2,7 @@
 
 Letters for sizes, here and in every file of this room:
 B batch, T tokens, C channels, H heads, D channels per head, F feed-forward width,
-V vocabulary, L layers.
+V vocabulary, L layers, G heads of keys and values.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ class ModelConfig:
     context: int  # the longest sequence it is meant for, in tokens
     channels: int  # C: width of the residual stream
     heads: int  # H
+    key_value_heads: int  # G: heads of keys and values, each shared by H / G heads
     head_channels: int  # D: channels per head, even because rotary positions pair them
     feed_forward: int  # F: width inside a feed-forward layer
     pattern: str  # one letter a layer, from the first to the last
@@ -30,6 +31,9 @@ class ModelConfig:
                 raise ValueError(f"{name} is {value!r}, expected a whole number from 1")
         if self.head_channels % 2:
             raise ValueError(f"head_channels is {self.head_channels}, expected even")
+        if self.heads % self.key_value_heads:
+            shared = f"{self.heads} heads, {self.key_value_heads} of keys and values"
+            raise ValueError(f"{shared}: expected one number to divide the other")
         if not self.pattern:
             raise ValueError("pattern is empty, expected one letter a layer")
 
@@ -41,6 +45,7 @@ CONFIGS = {
         context=64,
         channels=32,
         heads=2,
+        key_value_heads=1,
         head_channels=16,
         feed_forward=64,
         pattern="WF",
@@ -52,6 +57,7 @@ CONFIGS = {
         context=512,
         channels=128,
         heads=4,
+        key_value_heads=4,
         head_channels=32,
         feed_forward=512,
         pattern="WFWF",
@@ -63,8 +69,9 @@ CONFIGS = {
         context=1024,
         channels=512,
         heads=6,
+        key_value_heads=2,
         head_channels=64,
-        feed_forward=1744,
+        feed_forward=2000,
         pattern="WWWF" * 3,
         window=256,
     ),

@@ -12,12 +12,13 @@ from cort33x_lib.model.config import ModelConfig
 def parameters(config: ModelConfig) -> dict[str, int]:
     """Trainable numbers by part of the model; their sum is the model's size."""
     C, L = config.channels, len(config.pattern)
-    inner = config.heads * config.head_channels
+    D, heads = config.head_channels, config.heads + config.key_value_heads
     return {
         "embedding": config.vocabulary * C,
-        "mixers": L * (4 * C * inner + 2 * config.head_channels),
+        "mixers": L * (2 * C * heads * D + 2 * D),
         "feed-forward": L * 2 * C * config.feed_forward,
         "norms": (2 * L + 1) * C,
+        "residual": 2 * L,
     }
 
 
@@ -32,11 +33,11 @@ def forward_flops(config: ModelConfig, tokens: int) -> dict[str, float]:
 
     A training step costs three times as much: the backward pass is two forward passes.
     """
-    count, inner = parameters(config), config.heads * config.head_channels
+    count, D = parameters(config), config.head_channels
     read = sum(tokens_read(config, letter, tokens) for letter in config.pattern)
     return {
-        "projections": 2 * len(config.pattern) * 4 * config.channels * inner,
-        "attention": 4 * inner * read,
+        "projections": 2 * (count["mixers"] - 2 * D * len(config.pattern)),
+        "attention": 4 * config.heads * D * read,
         "feed-forward": 2 * count["feed-forward"],
         "head": 2 * count["embedding"],
     }
@@ -44,7 +45,7 @@ def forward_flops(config: ModelConfig, tokens: int) -> dict[str, float]:
 
 def state_bytes(config: ModelConfig, tokens: int, number_bytes: int = 4) -> int:
     """Bytes of keys and values held after `tokens` tokens of one sequence."""
-    per_token = 2 * config.heads * config.head_channels * number_bytes
+    per_token = 2 * config.key_value_heads * config.head_channels * number_bytes
     return sum(
         per_token * (min(tokens, config.window - 1) if letter == "W" else tokens)
         for letter in config.pattern

@@ -8,22 +8,42 @@ from torch import Tensor, nn
 
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.layers import Block, Norm
+from cort33x_lib.model.loss import chunked_loss
 
 
 class Transformer(nn.Module):
     """A decoder-only transformer whose layers are spelled by `config.pattern`.
 
-    The table that turns a token into channels also turns channels into logits:
-    Press and Wolf (2017). Weights are a function of the config and the seed alone.
+    The table that turns a token into channels also turns channels into logits: Press
+    and Wolf (2017). Before each layer stands a mix of what the layers before it made
+    and of the embedding, by two learned numbers: Jordan et al. (2024), modded-nanogpt.
+    Weights are a function of the config and the seed alone.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.channels)
+        self.residual = nn.Parameter(torch.empty(len(config.pattern), 2))
         self.blocks = nn.ModuleList(Block(letter, config) for letter in config.pattern)
         self.norm = Norm(config.channels)
         initialise(self, seed)
+
+    def read(
+        self, ids: Tensor, states: list[Any] | None = None
+    ) -> tuple[Tensor, list[Any]]:
+        """What the model makes of each token, and the states of all layers.
+
+        (B, T) -> (B, T, C), L states
+        """
+        x = first = self.embedding(ids)  # (B, T, C)
+        after = []
+        for block, shares, state in zip(
+            self.blocks, self.residual, states or [None] * len(self.blocks), strict=True
+        ):
+            x, state = block(shares[0] * x + shares[1] * first, state)
+            after.append(state)
+        return self.norm(x), after
 
     def forward(
         self, ids: Tensor, states: list[Any] | None = None
@@ -32,22 +52,16 @@ class Transformer(nn.Module):
 
         (B, T) -> (B, T, V), L states
         """
-        x = self.embedding(ids)  # (B, T, C)
-        after = []
-        for block, state in zip(
-            self.blocks, states or [None] * len(self.blocks), strict=True
-        ):
-            x, state = block(x, state)
-            after.append(state)
-        return F.linear(self.norm(x), self.embedding.weight), after
+        x, states = self.read(ids, states)
+        return F.linear(x, self.embedding.weight), states
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood of the targets, in nats per token.
 
         (B, T), (B, T) -> (). A target of -100 is not counted.
         """
-        logits, _ = self(inputs)  # (B, T, V)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        x, _ = self.read(inputs)  # (B, T, C)
+        return chunked_loss(x.flatten(0, 1), self.embedding.weight, targets.flatten())
 
 
 @torch.no_grad()
@@ -60,11 +74,14 @@ def initialise(model: Transformer, seed: int) -> None:
     | matrices into a mixer or feed-forward layer | normal, deviation C ** -0.5 |
     | matrices back into the residual stream | zero: a new block changes nothing |
     | gains | one |
+    | residual | (1, 0): the layer before, and nothing of the embedding |
     """
     generator = torch.Generator().manual_seed(seed)
     for name, weights in model.named_parameters():
         if name == "embedding.weight":
             weights.normal_(0, 0.02, generator=generator)
+        elif name == "residual":
+            weights.copy_(torch.tensor([1.0, 0.0]))
         elif name.endswith(("project_out.weight", "narrow.weight")):
             weights.zero_()
         elif weights.dim() == 2:

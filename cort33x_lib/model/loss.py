@@ -1,0 +1,58 @@
+"""The loss, computed a few rows of logits at a time: they never exist as a whole.
+
+For 16,384 tokens of vocabulary, the logits are by far the largest tensor of a training
+step. Each chunk gives its part of the loss and of both gradients, and is forgotten.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 23  # logits held at once
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """The sum of the losses; both gradients are found beside it."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+        wanted = context.needs_input_grad
+        x_gradient = torch.empty_like(x) if wanted[0] else None
+        weight_gradient = torch.zeros_like(weight) if wanted[1] else None
+        rows = max(CHUNK // len(weight), 1)
+        for start in range(0, len(x), rows):
+            part, target = x[start : start + rows], targets[start : start + rows]
+            counted = target != -100
+            logits = part @ weight.T  # (rows, V)
+            rest = logits.logsumexp(1)  # (rows,)
+            place = target.clamp(min=0).unsqueeze(1)
+            total += (rest - logits.gather(1, place).squeeze(1))[counted].sum()
+            if not any(wanted):
+                continue
+            logits -= rest.unsqueeze(1)
+            logits.exp_()
+            logits.scatter_add_(1, place, -torch.ones_like(place, dtype=logits.dtype))
+            logits *= counted.unsqueeze(1)
+            if wanted[0]:
+                torch.mm(logits, weight, out=x_gradient[start : start + rows])
+            if wanted[1]:
+                weight_gradient.addmm_(logits.T, part)
+        context.save_for_backward(x_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(context: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        saved = context.saved_tensors
+        return *(None if x is None else x * given for x in saved), None
+
+
+def chunked_loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the targets, in nats per token.
+
+    (N, C), (V, C), (N,) -> (). A target of -100 is not counted. Equal to cross-entropy
+    over `x @ weight.T`: Wijmans et al. (2024), Cut Your Losses.
+    """
+    count = (targets != -100).sum()
+    return _ChunkedLoss.apply(x, weight, targets) / count
