@@ -66,6 +66,7 @@ SHAPE = ModelConfig(
     context=768,
     channels=64,
     heads=2,
+    key_value_heads=2,
     head_channels=32,
     feed_forward=8,
     pattern="FFFF",

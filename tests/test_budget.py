@@ -123,7 +123,7 @@ def test_it_starts_with_the_model_it_was_given(opened):
     assert page.evaluate("window.held.chosen")["feed_forward"] == CORT33X.feed_forward
     own = BudgetExplorer({512: 2.1}, vocabulary=512, heads=2, layers=3).get_state()
     assert (own["vocabulary"], own["heads"], own["layers"]) == (512, 2, 3)
-    expect(page.locator("output")).to_contain_text("1,744 columns, 3.4 times")
+    expect(page.locator("output")).to_contain_text("2,000 columns, 3.9 times")
     assert page.locator(".ladder-bar").count() == len(LADDER)
     assert page.locator(".ladder-bar.chosen").text_content().startswith("8,192")
     assert page.locator(".point").count() == len(MEASURED)

@@ -31,12 +31,15 @@ function round(value) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-function parameters({ vocabulary, channels, layers, heads, headChannels }, feedForward) {
+function parameters(shape, feedForward) {
+  const { vocabulary, channels, layers, headChannels } = shape;
+  const heads = shape.heads + shape.keyValueHeads;
   return {
     embedding: vocabulary * channels,
-    mixers: layers * (4 * channels * heads * headChannels + 2 * headChannels),
+    mixers: layers * (2 * channels * heads * headChannels + 2 * headChannels),
     "feed-forward": layers * 2 * channels * feedForward,
     norms: (2 * layers + 1) * channels,
+    residual: 2 * layers,
   };
 }
 
@@ -51,9 +54,8 @@ function fitted(shape, budget) {
 
 // FLOPs per token of one forward pass over a whole context, all layers full attention.
 function forwardFlops(shape, parts, context) {
-  const inner = shape.heads * shape.headChannels;
-  return 2 * shape.layers * 4 * shape.channels * inner
-    + 4 * inner * shape.layers * (context - (context - 1) / 2)
+  return 2 * (parts.mixers - 2 * shape.layers * shape.headChannels)
+    + 4 * shape.heads * shape.headChannels * shape.layers * (context - (context - 1) / 2)
     + 2 * parts["feed-forward"]
     + 2 * parts.embedding;
 }
@@ -218,7 +220,8 @@ export default {
       const [budget, chosen] = [model.get("budget"), model.get("vocabulary")];
       const rows = ladder.map(([vocabulary, bytesPerToken]) => compute({
         vocabulary, channels: model.get("channels"), layers: model.get("layers"),
-        heads: model.get("heads"), headChannels: model.get("head_channels"),
+        heads: model.get("heads"), keyValueHeads: model.get("key_value_heads"),
+        headChannels: model.get("head_channels"),
       }, budget, context, bytesPerToken));
       const row = rows.find(({ vocabulary }) => vocabulary === chosen);
       const share = row.parts.embedding / row.total;

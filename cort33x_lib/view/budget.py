@@ -24,6 +24,7 @@ class BudgetExplorer(anywidget.AnyWidget):
     channels = traitlets.Int(512).tag(sync=True)  # C
     layers = traitlets.Int(12).tag(sync=True)  # L
     heads = traitlets.Int(6).tag(sync=True)  # H
+    key_value_heads = traitlets.Int(2).tag(sync=True)  # G
     head_channels = traitlets.Int(64).tag(sync=True)  # D
     context = traitlets.Int(1024).tag(sync=True)  # positions
     ladder = traitlets.List().tag(sync=True)  # [vocabulary, bytes per token]
