@@ -53,7 +53,11 @@ class Transformer(nn.Module):
         (B, T) -> (B, T, V), L states
         """
         x, states = self.read(ids, states)
-        return F.linear(x, self.embedding.weight), states
+        return self.head(x), states
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits for the next token: (..., C) -> (..., V)."""
+        return F.linear(x, self.embedding.weight)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood of the targets, in nats per token.
