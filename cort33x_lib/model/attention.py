@@ -34,19 +34,26 @@ def attend(
 ) -> Tensor:
     """What each query reads: the mean of the values, weighted by softmax of the scores.
 
-    (B, H, T, D), two of (B, G, S, D) -> (B, H, T, D). Without a mask, S = T and each
-    query reads up to itself. Vaswani et al. (2017), Ainslie et al. (2023).
+    (B, H, T, D), two of (B, G, S, D) -> (B, H, T, D). Without a mask, each query reads
+    up to itself and the last one stands at slot S: T is S, or 1. Vaswani et al. (2017),
+    Ainslie et al. (2023).
     """
     B, H, T, D = queries.shape
-    shared = H // keys.size(1)
-    if shared > 1:
-        keys, values = (
-            x.unsqueeze(2).expand(-1, -1, shared, -1, -1).flatten(1, 2)
-            for x in (keys, values)
-        )
-    if mask is None:
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    return F.scaled_dot_product_attention(queries, keys, values, mask)
+    G = keys.size(1)
+    if T == 1 and (mask is None or mask.size(1) == 1):
+        queries = queries.reshape(B, G, H // G, D)  # heads that share keys ask together
+        read = F.scaled_dot_product_attention(queries, keys, values, mask)
+        return read.reshape(B, H, 1, -1)
+    if H > G and queries.is_cuda:  # there, kernels that take masks share no heads
+        keys, values = (x.repeat_interleave(H // G, dim=1) for x in (keys, values))
+    return F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        mask,
+        is_causal=mask is None,
+        enable_gqa=keys.size(1) < H,
+    )
 
 
 @dataclass(frozen=True)
