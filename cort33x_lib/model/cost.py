@@ -1,31 +1,83 @@
 """What a model costs, as pure functions of its config: parameters, FLOPs, state bytes.
 
-One multiplication and one addition count as two FLOPs. Norms, activations and the
-softmax are left out: below two per cent of the work at every size in the book.
+Chosen: one function a letter for each of the three, listed in COSTS; the whole model
+sums them over its pattern. One multiplication and one addition count as two FLOPs.
+Left out: norms, activations and the softmax, below two per cent of the work at every
+size in the book.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from cort33x_lib.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class MixerCost:
+    """What one layer of a letter costs, as three functions of the config."""
+
+    parameters: Callable[[ModelConfig], int]  # trainable numbers
+    flops: Callable[[ModelConfig, int], tuple[float, float]]  # config, tokens
+    state_bytes: Callable[[ModelConfig, int, int], int]  # config, tokens, number_bytes
+
+
+def tokens_read(tokens: int, window: int) -> float:
+    """How many tokens a token reads on average, itself included, in so many tokens."""
+    window = min(window, tokens)
+    return window - window * (window - 1) / (2 * tokens)
+
+
+def attention_parameters(config: ModelConfig) -> int:
+    """Trainable numbers of one layer `F` or `W`: two matrices and two gains."""
+    C, D = config.channels, config.head_channels
+    return 2 * C * (config.heads + config.key_value_heads) * D + 2 * D
+
+
+def attention_flops(config: ModelConfig, read: float) -> tuple[float, float]:
+    """FLOPs per token of one layer whose tokens read `read` others on average.
+
+    Gives those of its matrices, and those of scores and weighted means.
+    """
+    matrices = attention_parameters(config) - 2 * config.head_channels
+    return 2 * matrices, 4 * config.heads * config.head_channels * read
+
+
+def full_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
+    """FLOPs per token of one layer `F`: its matrices, its reading."""
+    return attention_flops(config, tokens_read(tokens, tokens))
+
+
+def window_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
+    """FLOPs per token of one layer `W`: its matrices, its reading."""
+    return attention_flops(config, tokens_read(tokens, config.window))
+
+
+def full_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int:
+    """Bytes that one layer `F` holds: keys and values of all tokens."""
+    return 2 * config.key_value_heads * config.head_channels * tokens * number_bytes
+
+
+def window_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int:
+    """Bytes that one layer `W` holds: keys and values of the last window - 1 tokens."""
+    return full_state_bytes(config, min(tokens, config.window - 1), number_bytes)
+
+
+COSTS = {
+    "F": MixerCost(attention_parameters, full_flops, full_state_bytes),
+    "W": MixerCost(attention_parameters, window_flops, window_state_bytes),
+}
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
     """Trainable numbers by part of the model; their sum is the model's size."""
     C, L = config.channels, len(config.pattern)
-    D, heads = config.head_channels, config.heads + config.key_value_heads
     return {
         "embedding": config.vocabulary * C,
-        "mixers": L * (2 * C * heads * D + 2 * D),
+        "mixers": sum(COSTS[letter].parameters(config) for letter in config.pattern),
         "feed-forward": L * 2 * C * config.feed_forward,
         "norms": (2 * L + 1) * C,
         "residual": 2 * L,
     }
-
-
-def tokens_read(config: ModelConfig, letter: str, tokens: int) -> float:
-    """How many tokens a token reads on average, in a sequence of `tokens`."""
-    window = min(config.window, tokens) if letter == "W" else tokens
-    return window - window * (window - 1) / (2 * tokens)
 
 
 def forward_flops(config: ModelConfig, tokens: int) -> dict[str, float]:
@@ -33,21 +85,20 @@ def forward_flops(config: ModelConfig, tokens: int) -> dict[str, float]:
 
     A training step costs three times as much: the backward pass is two forward passes.
     """
-    count, D = parameters(config), config.head_channels
-    read = sum(tokens_read(config, letter, tokens) for letter in config.pattern)
+    count = parameters(config)
+    mixers = [COSTS[letter].flops(config, tokens) for letter in config.pattern]
     return {
-        "projections": 2 * (count["mixers"] - 2 * D * len(config.pattern)),
-        "attention": 4 * config.heads * D * read,
+        "projections": sum(matrices for matrices, _ in mixers),
+        "attention": sum(reading for _, reading in mixers),
         "feed-forward": 2 * count["feed-forward"],
         "head": 2 * count["embedding"],
     }
 
 
 def state_bytes(config: ModelConfig, tokens: int, number_bytes: int = 4) -> int:
-    """Bytes of keys and values held after `tokens` tokens of one sequence."""
-    per_token = 2 * config.key_value_heads * config.head_channels * number_bytes
+    """Bytes that all layers hold after `tokens` tokens of one sequence."""
     return sum(
-        per_token * (min(tokens, config.window - 1) if letter == "W" else tokens)
+        COSTS[letter].state_bytes(config, tokens, number_bytes)
         for letter in config.pattern
     )
 
