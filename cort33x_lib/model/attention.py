@@ -57,37 +57,12 @@ def attend(
 
 
 @dataclass(frozen=True)
-class KeyValueState:
-    """The keys and values that later tokens may still read.
-
-    Rows may have read different numbers of tokens: each fills the last slots.
-    """
+class KeyValueState(SlotState):
+    """The keys and values of the tokens read so far."""
 
     keys: Tensor  # (B, G, S, D)
     values: Tensor  # (B, G, S, D)
-    position: Tensor  # (B,) int64 on the CPU, tokens that each row has read
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, in bytes."""
-        return self.keys.nbytes + self.values.nbytes
-
-    def clone(self) -> Self:
-        """A copy that shares no memory with this state."""
-        copies = {name: value.clone() for name, value in vars(self).items()}
-        return replace(self, **copies)
-
-    @classmethod
-    def stack(cls, states: Sequence[Self]) -> Self:
-        """One state for a batch, from the states of its rows."""
-        slots = max(state.keys.size(2) for state in states)
-
-        def joined(name: str) -> Tensor:
-            parts = [getattr(state, name) for state in states]
-            return torch.cat([F.pad(x, (0, 0, slots - x.size(2), 0)) for x in parts])
-
-        position = torch.cat([state.position for state in states])
-        return cls(joined("keys"), joined("values"), position)
+    position: Tensor  # (B,)
 
 
 class Attention(nn.Module):

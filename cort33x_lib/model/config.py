@@ -24,6 +24,7 @@ class ModelConfig:
     feed_forward: int  # F: width inside a feed-forward layer
     pattern: str  # one letter a layer, from the first to the last
     window: int  # tokens that a W layer reads, the present one included
+    latent_channels: int = 64  # width of what an L layer keeps of a token
 
     def __post_init__(self):
         for name, value in vars(self).items():
