@@ -1,0 +1,276 @@
+"""One training step beside Hugging Face's GPT-2 and Llama and a plain baseline.
+
+    .venv/bin/pip install transformers
+    .venv/bin/python benchmarks/model.py [--quick]
+
+Every measurement is a process of its own, contenders take turns round by round, and
+the record holds medians with their range: ratios within one run count, seconds differ
+from day to day. The contenders of a cell have the same layers, channels, vocabulary
+and, by the width of their feed-forward layers, as many parameters; they take the same
+step: loss, backward pass, clipping, fused AdamW, all in fp32. `baseline` is what one
+writes first: packed queries, keys and values, the fused attention of PyTorch, GELU,
+learned positions, all logits at once. Each round also times large matrix products, the
+ceiling.
+
+The peak is that of the whole process as Linux counts it, with Python, PyTorch and, for
+two contenders, their library. The record goes to data/runs/training-step.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cort33x_lib.files import PROJECT, write_atomically
+from cort33x_lib.model.config import CONFIGS, ModelConfig
+from cort33x_lib.model.cost import fit_to_budget, forward_flops, parameters
+from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.training.loop import take_step
+from cort33x_lib.training.optimizer import make_optimizer
+from cort33x_lib.training.recipe import RECIPES
+from cort33x_lib.training.record import describe_machine
+
+RECORD = PROJECT / "data" / "runs" / "training-step.json"
+CORT33X, TOUR = CONFIGS["cort33x"], CONFIGS["tour"]
+LONG = replace(CORT33X, context=4096)
+CELLS = {  # the model, rows and tokens of a batch
+    "cort33x, 1 x 1,024": (CORT33X, 1, 1024),
+    "4 layers of 128, 16k tokens, 16 x 256": (replace(TOUR, vocabulary=16384), 16, 256),
+    "tour, 4 x 256": (TOUR, 4, 256),
+    "cort33x, 1 x 4,096": (LONG, 1, 4096),
+}
+GROWN = replace(CORT33X, channels=256, heads=4, feed_forward=1024)
+GROWTH = {
+    "length": {T: (replace(GROWN, context=T), 1, T) for T in (512, 1024, 2048, 4096)},
+    "batch": {B: (GROWN, B, 512) for B in (1, 2, 4, 8)},
+    "depth": {L: (replace(GROWN, pattern="WWWF" * (L // 4)), 1, 1024)
+              for L in (4, 8, 16, 24)},
+}  # fmt: skip
+PEERS = ["gpt2", "llama", "baseline"]
+CONTENDERS = ["mixed", "uniform", *PEERS]
+
+
+class BaselineBlock(nn.Module):
+    """Attention and a GELU layer, as in GPT-2."""
+
+    def __init__(self, channels: int, heads: int, width: int):
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.project_in = nn.Linear(channels, 3 * channels)
+        self.project_out = nn.Linear(channels, channels)
+        self.widen, self.narrow = (
+            nn.Linear(channels, width),
+            nn.Linear(width, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint = self.project_in(self.norms[0](x))  # (B, T, 3C)
+        queries, keys, values = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in joint.chunk(3, dim=2)
+        )
+        read = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        x = x + self.project_out(read.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.widen(self.norms[1](x))))
+
+
+class Baseline(nn.Module):
+    """A small GPT as most people write it."""
+
+    def __init__(self, config: ModelConfig, width: int):
+        super().__init__()
+        C = config.channels
+        self.embedding = nn.Embedding(config.vocabulary, C)
+        self.places = nn.Embedding(config.context, C)
+        heads = C // config.head_channels
+        self.blocks = nn.ModuleList(
+            BaselineBlock(C, heads, width) for _ in config.pattern
+        )
+        self.norm = nn.LayerNorm(C)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        x = self.embedding(inputs) + self.places.weight[: inputs.size(1)]
+        for block in self.blocks:
+            x = block(x)
+        logits = F.linear(self.norm(x), self.embedding.weight)  # (B, T, V)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class HuggingFace(nn.Module):
+    """GPT-2, or a Llama with as many heads as ours, of the library transformers."""
+
+    def __init__(self, kind: str, config: ModelConfig, width: int):
+        super().__init__()
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        C, D, L = config.channels, config.head_channels, len(config.pattern)
+        if kind == "gpt2":
+            shape = dict(n_embd=C, n_layer=L, n_head=C // D, n_inner=width,
+                         n_positions=config.context, resid_pdrop=0, embd_pdrop=0,
+                         attn_pdrop=0)  # fmt: skip
+        else:
+            shape = dict(hidden_size=C, num_hidden_layers=L, intermediate_size=width,
+                         num_attention_heads=config.heads, head_dim=D,
+                         num_key_value_heads=config.key_value_heads,
+                         max_position_embeddings=config.context,
+                         tie_word_embeddings=True)  # fmt: skip
+        made = AutoConfig.for_model(
+            kind, vocab_size=config.vocabulary, use_cache=False,
+            bos_token_id=0, eos_token_id=0, **shape,
+        )  # fmt: skip
+        self.model = AutoModelForCausalLM.from_config(made, attn_implementation="sdpa")
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.model(input_ids=inputs, shift_labels=targets, labels=targets).loss
+
+
+def build(contender: str, config: ModelConfig) -> nn.Module:
+    """The contender with as many parameters as `config` has."""
+    budget = sum(parameters(config).values())
+    if contender in ("mixed", "uniform"):
+        L = len(config.pattern)
+        config = replace(config, pattern="F" * L) if contender == "uniform" else config
+        return Transformer(fit_to_budget(config, budget, multiple=8))
+
+    def made(width: int) -> nn.Module:
+        if contender == "baseline":
+            return Baseline(config, width)
+        return HuggingFace(contender, config, width)
+
+    with torch.device("meta"):
+        few, more = (count(made(width)) for width in (64, 128))
+    return made(64 + 8 * round((budget - few) * 8 / (more - few)))
+
+
+def count(model: nn.Module) -> int:
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def measure(contender: str, config: ModelConfig, rows: int, tokens: int, steps: int):
+    """Median seconds of a step, after two that are not counted; peak; parameters."""
+    torch.manual_seed(0)
+    model = build(contender, config)
+    optimizer = make_optimizer(model, RECIPES["cort33x"])
+    generator = torch.Generator().manual_seed(0)
+    taken = []
+    for _ in range(steps + 2):
+        shape = rows, tokens + 1
+        ids = torch.randint(0, config.vocabulary, shape, generator=generator)
+        batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        started = time.perf_counter()
+        take_step(model, optimizer, [batch], 3e-4, 1.0)
+        taken.append(time.perf_counter() - started)
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {
+        "tokens_per_second": rows * tokens / median(taken[2:]),
+        "peak_mb": int(peak.split()[1]) * 1024 / 1e6,
+        "parameters": count(model),
+    }
+
+
+def ceiling() -> dict[str, float]:
+    """GFLOP/s of matrix products as large as those of a feed-forward layer."""
+    x, weight = torch.randn(1024, 512), torch.randn(512, 2048)
+    taken = []
+    for _ in range(60):
+        started = time.perf_counter()
+        for _ in range(4):
+            x @ weight
+        taken.append((time.perf_counter() - started) / 4)
+    return {"gflops": 2 * 1024 * 512 * 2048 / median(taken[10:]) / 1e9}
+
+
+def places() -> dict[str, tuple[ModelConfig, int, int]]:
+    grown = {
+        f"{axis} {at}": place
+        for axis, steps in GROWTH.items()
+        for at, place in steps.items()
+    }
+    return CELLS | grown
+
+
+def child(*arguments: str) -> dict:
+    command = [sys.executable, __file__, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    if found.returncode:
+        raise RuntimeError(f"{' '.join(arguments)}: {found.stderr[-2000:]}")
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def summed_up(measured: list[dict[str, float]]) -> dict:
+    """The median of each number, and the range of those that vary."""
+    summary: dict = {}
+    for name in measured[0]:
+        numbers = [one[name] for one in measured]
+        summary[name] = round(median(numbers), 1)
+        if name != "parameters":
+            summary[f"{name}_range"] = [round(min(numbers), 1), round(max(numbers), 1)]
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one round, no record")
+    parser.add_argument("--cells", nargs="*", default=list(CELLS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, metavar=("CELL", "CONTENDER", "STEPS"))
+    parser.add_argument("--ceiling", action="store_true")
+    given = parser.parse_args()
+    if given.ceiling:
+        return print(json.dumps(ceiling()))
+    if given.one:
+        cell, contender, steps = given.one
+        return print(json.dumps(measure(contender, *places()[cell], int(steps))))
+    rounds = 1 if given.quick else given.rounds
+    wanted = [(cell, name, 5) for cell in given.cells for name in CONTENDERS]
+    if not given.quick:
+        grown = [place for place in places() if place not in CELLS]
+        wanted += [(p, n, 3) for p in grown for n in ("mixed", "uniform", "baseline")]
+    found: dict = {}
+    for number in tqdm(range(rounds), "rounds"):
+        found.setdefault("ceiling", []).append(child("--ceiling"))
+        for cell, contender, steps in tqdm(wanted, leave=False):
+            if number and steps == 3:
+                continue  # how it grows is measured once
+            one = child("--one", cell, contender, str(steps))
+            found.setdefault((cell, contender), []).append(one)
+    record = {
+        "machine": describe_machine() | {"transformers": version("transformers")},
+        "rounds": rounds,
+        "ceiling": summed_up(found.pop("ceiling")),
+        "cells": {},
+    }
+    for (cell, contender), measured in found.items():
+        summary = summed_up(measured)
+        if contender in ("mixed", "uniform"):
+            config, _, tokens = places()[cell]
+            L = len(config.pattern)
+            pattern = "F" * L if contender == "uniform" else config.pattern
+            work = 3 * sum(
+                forward_flops(replace(config, pattern=pattern), tokens).values()
+            )
+            summary["gflops"] = round(work * summary["tokens_per_second"] / 1e9, 1)
+        record["cells"].setdefault(cell, {})[contender] = summary
+        print(f"{cell:40} {contender:9} {summary['tokens_per_second']:8,.0f} tokens/s "
+              f"{summary['peak_mb']:7,.0f} MB {summary['parameters']:12,}")  # fmt: skip
+    print(record["ceiling"])
+    if not given.quick:
+        write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()
