@@ -1,7 +1,7 @@
 """Softmax attention written as its formula says, to check the fast forms against.
 
-One query, one head, one key, one pair of channels at a time, in float64. Chosen: nothing
-of the fast forms is used, only a mixer's weights. Left out: states and speed.
+One query, one head, one key, one pair of channels at a time, in float64. Chosen:
+nothing of the fast forms is used, only a mixer's weights. Left out: states and speed.
 """
 
 from collections.abc import Callable
