@@ -1,10 +1,9 @@
-"""The lab: evaluation against arithmetic, generation against probabilities, doctor."""
+"""The lab: evaluation against arithmetic, grammar, doctor, forecast."""
 
 import json
 import random
-from collections import Counter
 from dataclasses import replace
-from math import exp, log
+from math import log
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import torch
 
 from cort33x_lib.lab import doctor, forecast
 from cort33x_lib.lab.evaluation import Evaluation, evaluate, share_closed, unigram
-from cort33x_lib.lab.generation import generate, narrow
 from cort33x_lib.lab.grammar import Forms
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
@@ -77,76 +75,6 @@ def test_share_closed():
     assert share_closed(5.0, 5.0, 1.0) == 0
     assert share_closed(5.0, 2.0, 1.0) == 0.75
     assert share_closed(5.0, 1.0, 1.0) == 1
-
-
-LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -9.0])
-
-
-def test_temperature_divides_the_logits():
-    expected = (LOGITS / 0.5).softmax(0)
-    torch.testing.assert_close(narrow(LOGITS, 0.5, None, None), expected)
-    assert narrow(LOGITS, 0, None, None).tolist() == [1, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, 50])
-def test_top_k_keeps_the_k_likeliest(k):
-    kept = narrow(LOGITS, 1.0, k, None)
-    assert (kept > 0).sum() == min(k, 5)
-    expected = [exp(x) for x in LOGITS[:k].tolist()]
-    assert kept[0] == pytest.approx(expected[0] / sum(expected))
-
-
-@pytest.mark.parametrize(("p", "count"), [(0.01, 1), (0.6, 1), (0.7, 2), (1.0, 5)])
-def test_top_p_keeps_the_fewest_that_reach_p(p, count):
-    kept = narrow(LOGITS, 1.0, None, p)
-    assert (kept > 0).sum() == count
-    assert kept.sum() == pytest.approx(1)
-
-
-def test_generation_draws_what_the_model_expects():
-    """Frequencies of 2,000 first tokens against the model's own probabilities."""
-    model = random_model()
-    drawn = Counter(
-        next(generate(model, [7, 8], 1, top_k=4, seed=seed)) for seed in range(2000)
-    )
-    with torch.inference_mode():
-        expected = narrow(model(torch.tensor([[7, 8]]))[0][0, -1], 1.0, 4, None)
-    assert set(drawn) == set(expected.nonzero().flatten().tolist())
-    for id, count in drawn.items():
-        p = expected[id].item()
-        assert abs(count - 2000 * p) < 5 * (2000 * p * (1 - p)) ** 0.5 + 1
-
-
-def test_cached_greedy_equals_reading_all_again():
-    model, ids = random_model(), [5, 6, 7]
-    cached = list(generate(model, ids, 40, temperature=0))
-    with torch.inference_mode():
-        for id in cached:
-            assert model(torch.tensor([ids]))[0][0, -1].argmax() == id
-            ids.append(id)
-
-
-def test_generation_is_seeded_and_stops():
-    model = random_model()
-    first = list(generate(model, [1], 30, seed=3))
-    assert list(generate(model, [1], 30, seed=3)) == first
-    assert list(generate(model, [1], 30, seed=4)) != first
-    stopped = list(generate(model, [1], 30, seed=3, stop=first[5]))
-    assert stopped == first[: first.index(first[5])]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "options", "message"),
-    [
-        ([], {}, "prompt is empty"),
-        ([1], {"temperature": -1}, "temperature is -1"),
-        ([1], {"top_k": 0}, "top_k is 0"),
-        ([1], {"top_p": 1.5}, "top_p is 1.5"),
-    ],
-)
-def test_impossible_wishes_are_refused(prompt, options, message):
-    with pytest.raises(ValueError, match=message):
-        next(generate(random_model(), prompt, 1, **options))
 
 
 def test_forms_know_sentences_and_refuse_disorder_and_invented_words():

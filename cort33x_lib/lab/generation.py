@@ -1,71 +1,174 @@
 """Generation: one token after another, each drawn from what the model expects.
 
-The model reads the prompt once; its states carry what it has read to the next token.
+The model reads the prompts once; its states carry what it has read to the next tokens.
+Chosen: what all mixers share, so that any pattern generates. Left out: beams, and
+drafts by a smaller model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.text.tokenizer import END, Tokenizer
+
+LEAST = float("-inf")
 
 
-def narrow(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None
-) -> Tensor:
-    """Probabilities of the next token, after temperature, top-k and top-p, in order.
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn; as it stands, from all that the model expects.
 
-    (V,) -> (V,), sums to one. Temperature 0 puts all on the likeliest token. Top-p
-    keeps the fewest likeliest tokens that reach p: Holtzman et al. (2020).
+    Raises ValueError for a number outside its range.
     """
-    if temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(), logits.numel()).float()
-    logits = logits / temperature
-    if top_k is not None:
-        least = logits.topk(min(top_k, logits.numel())).values[-1]
-        logits = logits.masked_fill(logits < least, float("-inf"))
-    probabilities = logits.softmax(dim=-1)
-    if top_p is not None:
-        ordered, order = probabilities.sort(descending=True)
-        before = ordered.cumsum(dim=-1) - ordered  # what likelier tokens hold together
-        probabilities[order[before >= top_p]] = 0
-    return probabilities / probabilities.sum()
+
+    temperature: float = 1.0  # below 1 favours the likely; 0 takes the likeliest
+    top_k: int | None = None  # keep the k likeliest
+    top_p: float | None = None  # keep the fewest likeliest that reach p
+    min_p: float | None = None  # keep what has this share of the likeliest, or more
+    repetition_penalty: float = 1.0  # above 1 disfavours what has been read
+
+    def __post_init__(self):
+        for name, fits, expected in (
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "over 0, at most 1"),
+            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "more than 0"),
+        ):
+            if not fits:
+                found = getattr(self, name)
+                raise ValueError(f"{name} is {found}, expected {expected}")
+
+    def probabilities(self, logits: Tensor, seen: Tensor) -> Tensor:
+        """What the next token is drawn from: penalty, temperature, top-k, -p, min-p.
+
+        (B, V) logits, (B, V) bool -> (B, V); rows sum to one. Penalty: Keskar et al.
+        (2019), top-k: Fan et al. (2018), top-p: Holtzman et al. (2020), min-p: Nguyen
+        et al. (2025).
+        """
+        if self.repetition_penalty != 1:
+            factor = self.repetition_penalty ** -logits.sign()
+            logits = torch.where(seen, logits * factor, logits)
+        if self.temperature == 0:
+            return F.one_hot(logits.argmax(-1), logits.size(-1)).to(logits.dtype)
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        if self.top_k is not None:
+            least = logits.topk(min(self.top_k, logits.size(-1))).values[..., -1:]
+            logits = logits.masked_fill(logits < least, LEAST)
+        kept = logits.softmax(-1)
+        if self.top_p is not None:
+            ordered, order = kept.sort(descending=True)
+            before = ordered.cumsum(-1) - ordered  # what likelier ones hold together
+            kept = kept.scatter(-1, order, ordered.masked_fill(before >= self.top_p, 0))
+        if self.min_p is not None:
+            least = self.min_p * kept.amax(-1, keepdim=True)
+            kept = kept.masked_fill(kept < least, 0)
+        return kept / kept.sum(-1, keepdim=True)
+
+
+def next_logits(
+    model: Transformer, ids: Tensor, states: list[Any] | None
+) -> tuple[Tensor, list[Any]]:
+    """Logits for the token after the last, and the states; no others are computed.
+
+    (B, T) -> (B, V), L states
+    """
+    x, states = model.read(ids.to(model.embedding.weight.device), states)  # (B, T, C)
+    return model.head(x[:, -1]), states
+
+
+def prefill(
+    model: Transformer, prompts: Sequence[Sequence[int]]
+) -> tuple[Tensor, list[Any]]:
+    """Read prompts of any lengths, and stack what was read into one batch.
+
+    -> (B, V), L states. Each prompt is read whole, in one pass of its own.
+    """
+    read = [next_logits(model, torch.tensor([prompt]), None) for prompt in prompts]
+    logits, states = zip(*read, strict=True)
+    if len(prompts) == 1:
+        return logits[0], states[0]
+    layers = zip(*states, strict=True)
+    return torch.cat(logits), [type(layer[0]).stack(layer) for layer in layers]
 
 
 @torch.inference_mode()
-def generate(
+def generate_batch(
     model: Transformer,
-    prompt: list[int],
+    prompts: Sequence[Sequence[int]],
     count: int,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: int | None = None,
+    stop: int | Collection[int] = (),
     seed: int = 0,
-) -> Iterator[int]:
-    """Yield up to `count` ids that follow the prompt, ending before the id `stop`.
+    **options: float | int | None,
+) -> Iterator[list[int | None]]:
+    """Yield, up to `count` times, the next id of each prompt; None once it has ended.
 
-    The same seed gives the same ids on the same machine. Raises ValueError for an
-    empty prompt, a temperature below 0, top_k below 1 or top_p outside (0, 1].
+    A prompt ends before an id of `stop`. `options` are those of `Sampling`. Row r draws
+    from a generator of its own, `seed` + r, so it does not depend on the rows beside
+    it. Raises ValueError for an empty prompt.
     """
-    if not prompt:
+    sampling = Sampling(**options)
+    if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError("the prompt is empty, expected at least one id")
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature}, expected 0 or more")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}, expected 1 or more")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, expected more than 0 and at most 1")
-    device = model.embedding.weight.device
-    generator = torch.Generator().manual_seed(seed)
-    ids, states = torch.tensor([prompt]), None
-    for _ in range(count):
-        logits, states = model(ids.to(device), states)
-        probabilities = narrow(logits[0, -1].cpu(), temperature, top_k, top_p)
-        chosen = int(torch.multinomial(probabilities, 1, generator=generator))
-        if chosen == stop:
+    ends = {stop} if isinstance(stop, int) else set(stop)
+    logits, states = prefill(model, prompts)
+    seen = torch.zeros(logits.shape, dtype=torch.bool)  # (B, V)
+    for row, prompt in enumerate(prompts):
+        seen[row, list(prompt)] = True
+    lots = [torch.Generator().manual_seed(seed + row) for row in range(len(prompts))]
+    running = [True] * len(prompts)
+    for left in reversed(range(count)):
+        shares = sampling.probabilities(logits.cpu(), seen)  # (B, V)
+        pairs = zip(shares, lots, strict=True)
+        drawn = torch.stack(
+            [torch.multinomial(p, 1, generator=lot) for p, lot in pairs]
+        )
+        ids = drawn.flatten().tolist()
+        running = [r and id not in ends for r, id in zip(running, ids, strict=True)]
+        if not any(running):
             return
-        yield chosen
-        ids = torch.tensor([[chosen]])
+        yield [id if r else None for r, id in zip(running, ids, strict=True)]
+        if left:
+            seen.scatter_(1, drawn, True)
+            logits, states = next_logits(model, drawn, states)
+
+
+def generate(
+    model: Transformer,
+    prompt: Sequence[int],
+    count: int,
+    *,
+    stop: int | Collection[int] = (),
+    seed: int = 0,
+    **options: float | int | None,
+) -> Iterator[int]:
+    """Yield up to `count` ids that follow one prompt, ending before an id of `stop`.
+
+    The same seed gives the same ids on the same machine; see `generate_batch`.
+    """
+    rows = generate_batch(model, [prompt], count, stop=stop, seed=seed, **options)
+    for (id,) in rows:
+        yield id
+
+
+def stream(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str = "",
+    count: int = 400,
+    **options: float | int | None,
+) -> Iterator[str]:
+    """The text that follows a prompt, as it comes, never half a character.
+
+    The prompt stands at the start of a document, and the text ends with it. `options`
+    are those of `Sampling`, and `seed`.
+    """
+    end = tokenizer.specials[END]
+    ids = [end, *tokenizer.encode(prompt)]
+    yield from tokenizer.decode_stream(generate(model, ids, count, stop=end, **options))
