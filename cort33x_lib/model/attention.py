@@ -57,6 +57,39 @@ def attend(
 
 
 @dataclass(frozen=True)
+class SlotState:
+    """A slot for each token that later tokens may still read, in tensors (B, ., S, .).
+
+    Rows may have read different numbers of tokens: each fills the last slots. A class
+    of states names its tensors; `position` (B,) int64, on the CPU, counts the tokens
+    that each row has read.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(x.nbytes for name, x in vars(self).items() if name != "position")
+
+    def clone(self) -> Self:
+        """A copy that shares no memory with this state."""
+        copies = {name: value.clone() for name, value in vars(self).items()}
+        return replace(self, **copies)
+
+    @classmethod
+    def stack(cls, states: Sequence[Self]) -> Self:
+        """One state for a batch, from the states of its rows."""
+
+        def joined(name: str) -> Tensor:
+            parts = [getattr(state, name) for state in states]
+            if name == "position":
+                return torch.cat(parts)
+            slots = max(part.size(2) for part in parts)
+            return torch.cat([F.pad(x, (0, 0, slots - x.size(2), 0)) for x in parts])
+
+        return cls(**{name: joined(name) for name in vars(states[0])})
+
+
+@dataclass(frozen=True)
 class KeyValueState(SlotState):
     """The keys and values of the tokens read so far."""
 
