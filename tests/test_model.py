@@ -72,7 +72,7 @@ def naive_attention(mixer, x, window):
     return mixer.project_out(out.flatten(2))
 
 
-@pytest.mark.parametrize("letter", MIXERS)
+@pytest.mark.parametrize("letter", "FW")
 @pytest.mark.parametrize("tokens", [1, 7, 8, 9, 20])
 def test_mixer_equals_naive_attention(letter, tokens):
     mixer, x = random_mixer(letter), torch.randn(2, tokens, 32).double()

@@ -25,6 +25,7 @@ class ModelConfig:
     pattern: str  # one letter a layer, from the first to the last
     window: int  # tokens that a W layer reads, the present one included
     latent_channels: int = 64  # width of what an L layer keeps of a token
+    delta_channels: int = 32  # K: channels of a key in a D layer, whose values have D
 
     def __post_init__(self):
         for name, value in vars(self).items():

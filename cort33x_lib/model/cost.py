@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.delta import CHUNK, TAPS
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,41 @@ def window_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> i
     return full_state_bytes(config, min(tokens, config.window - 1), number_bytes)
 
 
+def delta_parameters(config: ModelConfig) -> int:
+    """Trainable numbers of one layer `D`: two matrices, convolution, decay and gain."""
+    H, K, D = config.heads, config.delta_channels, config.head_channels
+    matrices = config.channels * H * (2 * K + 3 * D + 2)
+    return matrices + TAPS * H * (2 * K + D) + 2 * H + D
+
+
+def delta_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
+    """FLOPs per token of one layer `D`: its matrices, and convolution and memory.
+
+    Those of whole chunks, however few tokens the last one has.
+    """
+    H, K, D = config.heads, config.delta_channels, config.head_channels
+    matrices = config.channels * H * (2 * K + 3 * D + 2)
+    pairs = CHUNK**2 * (4 * K + 2 * D) + CHUNK * (CHUNK - 1) * (K + D)
+    memory = CHUNK * (2 * K * (K + D) + 4 * K * D) + 2 * K**2 * D
+    chunks = -(-tokens // CHUNK)
+    convolution = 2 * TAPS * H * (2 * K + D)
+    return 2 * matrices, convolution + H * chunks * (pairs + memory) / tokens
+
+
+def delta_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int:
+    """Bytes that one layer `D` holds: the same after any number of tokens.
+
+    The memory has four bytes a number at least.
+    """
+    H, K, D = config.heads, config.delta_channels, config.head_channels
+    tail = (TAPS - 1) * H * (2 * K + D) * number_bytes
+    return H * K * D * max(number_bytes, 4) + tail
+
+
 COSTS = {
     "F": MixerCost(attention_parameters, full_flops, full_state_bytes),
     "W": MixerCost(attention_parameters, window_flops, window_state_bytes),
+    "D": MixerCost(delta_parameters, delta_flops, delta_state_bytes),
 }
 
 
