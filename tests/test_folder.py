@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from cort33x_lib.files import sha256_of
 from cort33x_lib.lab.folder import FolderError, load_folder, save_folder
+from cort33x_lib.lab.generation import generate
+from cort33x_lib.model import int8
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.int8 import dequantise, matrix_names, quantise
+from cort33x_lib.model.mixers import MIXERS
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.tokenizer import Tokenizer, train_tokenizer
 from run import ROOT
@@ -22,8 +25,8 @@ CONFIG = replace(CONFIGS["tiny"], vocabulary=300)
 IDS = torch.arange(40).view(2, 20)
 
 
-def random_model(seed=0):
-    model = Transformer(CONFIG)
+def random_model(seed=0, pattern="WF"):
+    model = Transformer(replace(CONFIG, pattern=pattern))
     generator = torch.Generator().manual_seed(seed)
     for weights in model.parameters():
         weights.data.normal_(0, 0.3, generator=generator)
@@ -110,8 +113,6 @@ def test_a_fresh_process_loads_it_in_five_lines(saved):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
     assert answer.returncode == 0, answer.stderr
-    from cort33x_lib.lab.generation import generate
-
     prompt = BYTES.encode("to be")
     expected = list(generate(random_model(), prompt, 20, temperature=0))
     assert json.loads(answer.stdout) == expected
@@ -209,3 +210,28 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
     change_weights(saved, change)
     with pytest.raises(FolderError, match=message):
         load_folder(saved)
+
+
+@pytest.mark.parametrize("rows", [1, int8.FEW, int8.FEW + 1])
+def test_int8_products_are_those_of_the_dequantised_weights(rows):
+    matrix = int8.Int8Matrix(torch.linspace(-1, 2, 33 * 70).view(33, 70))
+    x = torch.linspace(-3, 3, rows * 70).view(rows, 1, 70)
+    expected = x.double() @ dequantise(matrix.numbers, matrix.scales).double().T
+    torch.testing.assert_close(matrix(x).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_model_that_keeps_int8_is_the_model_of_the_int8_folder(tmp_path):
+    model = random_model(pattern="".join(MIXERS))
+    loaded, _ = load_folder(save_folder(tmp_path / "int8", model, BYTES, int8=True))
+    small = int8.Int8Transformer(loaded)
+    torch.testing.assert_close(small(IDS)[0], loaded(IDS)[0], rtol=1e-4, atol=1e-4)
+    logits, states = small(IDS[:, :-1])
+    logits, _ = small(IDS[:, -1:], states)
+    torch.testing.assert_close(logits, loaded(IDS)[0][:, -1:], rtol=1e-4, atol=1e-4)
+    prompt = list(range(9))
+    ids = list(generate(small, prompt, 30, temperature=0))
+    assert ids == list(generate(loaded, prompt, 30, temperature=0))
+    size = sum(part.nbytes for part in [*small.parameters(), *small.buffers()])
+    assert size < 0.4 * sum(part.nbytes for part in model.parameters())
+    assert not any(part.dim() == 2 for part in small.parameters() if len(part) > 2)

@@ -78,7 +78,7 @@ def next_logits(
 
     (B, T) -> (B, V), L states
     """
-    x, states = model.read(ids.to(model.embedding.weight.device), states)  # (B, T, C)
+    x, states = model.read(ids.to(model.norm.gain.device), states)  # (B, T, C)
     return model.head(x[:, -1]), states
 
 

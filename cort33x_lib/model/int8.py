@@ -1,12 +1,21 @@
 """Matrices in a quarter of the bytes: whole numbers from -127 to 127, a scale a row.
 
 Chosen: symmetric, the largest weight of a row becomes 127, rounded to the nearest, as
-in Dettmers et al. (2022) without their exceptions. Left out: 4 bits, whole numbers for
-what flows through the model.
+in Dettmers et al. (2022) without their exceptions; numba multiplies a few rows, and
+without it, or for more of them, float32 is made first. Left out: 4 bits, whole numbers
+for what flows through the model.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cort33x_lib.model.transformer import Transformer
+
+FEW = 4  # rows up to which reading int8 is faster than making float32
 
 
 def quantise(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,3 +41,69 @@ def matrix_names(model: nn.Module) -> set[str]:
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear | nn.Embedding)
     }
+
+
+@cache
+def _compiled() -> Callable | None:
+    """The compiled product, or None where numba is missing."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return None
+    from cort33x_lib.model.compiled_int8 import multiply_rows
+
+    return multiply_rows
+
+
+class Int8Matrix(nn.Module):
+    """The weights of a linear layer or a table, kept as int8 and read as float32."""
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        numbers, scales = quantise(weights)
+        self.register_buffer("numbers", numbers)  # (N, K)
+        self.register_buffer("scales", scales)  # (N,)
+
+    @property
+    def weight(self) -> Tensor:
+        """The float32 weights, made anew: (N, K)."""
+        return dequantise(self.numbers, self.scales)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The linear layer: (..., K) -> (..., N)."""
+        rows = x.reshape(-1, x.size(-1))
+        few = len(rows) <= FEW and x.device.type == "cpu" and x.dtype == torch.float32
+        if not (few and _compiled()):
+            return F.linear(x, self.weight.to(x.dtype))
+        product = torch.empty(len(rows), len(self.scales))
+        arrays = (rows.detach().contiguous(), self.numbers, self.scales, product)
+        _compiled()(*(array.numpy() for array in arrays))
+        return product.view(*x.shape[:-1], -1)
+
+
+class Int8Table(Int8Matrix):
+    """The embedding, tied to the head."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of some ids: (B, T) -> (B, T, K)."""
+        return self.numbers[ids].float() * self.scales[ids].unsqueeze(-1)
+
+
+class Int8Transformer(Transformer):
+    """A copy of a model that keeps its matrices in int8. It generates, it cannot learn.
+
+    A token reads a quarter of the bytes, and that is what generating costs.
+    """
+
+    def __init__(self, model: Transformer):
+        super().__init__(model.config)
+        self.load_state_dict(model.state_dict())
+        self.embedding = Int8Table(self.embedding.weight)
+        for part in list(self.modules()):
+            for name, child in part.named_children():
+                if isinstance(child, nn.Linear):
+                    setattr(part, name, Int8Matrix(child.weight))
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits for the next token: (..., C) -> (..., V)."""
+        return Int8Matrix.forward(self.embedding, x)
