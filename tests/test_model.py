@@ -83,7 +83,7 @@ def test_mixer_equals_naive_attention(letter, tokens):
 @pytest.mark.parametrize("letter", MIXERS)
 @pytest.mark.parametrize("tokens", [5, 11])
 def test_gradients_equal_finite_differences(letter, tokens):
-    config = replace(TINY, channels=6, heads=2, head_channels=2, window=4)
+    config = replace(TINY, channels=6, heads=2, head_channels=4, window=4)
     mixer = random_mixer(letter, config)
     x = torch.randn(1, tokens, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x)

@@ -94,10 +94,34 @@ def delta_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> in
     return H * K * D * max(number_bytes, 4) + tail
 
 
+def latent_parameters(config: ModelConfig) -> int:
+    """Trainable numbers of one layer `L`: four matrices and three gains."""
+    H, D, R = config.heads, config.head_channels, config.latent_channels
+    outside = config.channels * (2 * H * D + R + D // 2)
+    return outside + R * H * (D // 2 + D) + D + R + D // 2
+
+
+def latent_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
+    """FLOPs per token of one layer `L` that makes keys and values: matrices, reading.
+
+    With a state it reads the latents as they are, at a width of R + D/2 and not of D.
+    """
+    D, R = config.head_channels, config.latent_channels
+    matrices = latent_parameters(config) - (D + R + D // 2)
+    return 2 * matrices, 4 * config.heads * D * tokens_read(tokens, tokens)
+
+
+def latent_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int:
+    """Bytes that one layer `L` holds: a latent and a rotary key a token."""
+    per_token = config.latent_channels + config.head_channels // 2
+    return per_token * tokens * number_bytes
+
+
 COSTS = {
     "F": MixerCost(attention_parameters, full_flops, full_state_bytes),
     "W": MixerCost(attention_parameters, window_flops, window_state_bytes),
     "D": MixerCost(delta_parameters, delta_flops, delta_state_bytes),
+    "L": MixerCost(latent_parameters, latent_flops, latent_state_bytes),
 }
 
 

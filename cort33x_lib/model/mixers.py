@@ -9,9 +9,15 @@ from torch import nn
 from cort33x_lib.model.attention import FullAttention
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.delta import GatedDelta
+from cort33x_lib.model.latent import LatentAttention
 from cort33x_lib.model.window import WindowAttention
 
-MIXERS = {"F": FullAttention, "W": WindowAttention, "D": GatedDelta}
+MIXERS = {
+    "F": FullAttention,
+    "W": WindowAttention,
+    "D": GatedDelta,
+    "L": LatentAttention,
+}
 
 
 def make_mixer(letter: str, config: ModelConfig) -> nn.Module:
