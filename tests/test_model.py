@@ -140,7 +140,7 @@ def test_reading_in_parts_equals_reading_at_once(pattern):
 def test_state_counts_its_bytes_and_clones():
     model = Transformer(replace(TINY, pattern="WF"))
     _, states = model(torch.zeros(1, 20, dtype=torch.long))
-    assert [s.keys.size(2) for s in states] == [TINY.window - 1, 20]
+    assert [s.keys.size(2) for s in states] == [TINY.window, 20]
     assert sum(state.nbytes for state in states) == state_bytes(model.config, 20)
     copy = states[0].clone()
     copy.keys.add_(1)

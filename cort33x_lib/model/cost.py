@@ -59,8 +59,13 @@ def full_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int
 
 
 def window_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> int:
-    """Bytes that one layer `W` holds: keys and values of the last window - 1 tokens."""
-    return full_state_bytes(config, min(tokens, config.window - 1), number_bytes)
+    """Bytes that one layer `W` or `S` holds: `window` slots, filled or not."""
+    return full_state_bytes(config, config.window, number_bytes)
+
+
+def sink_parameters(config: ModelConfig) -> int:
+    """Trainable numbers of one layer `S`: those of `W`, and one a head."""
+    return attention_parameters(config) + config.heads
 
 
 def delta_parameters(config: ModelConfig) -> int:
@@ -120,6 +125,7 @@ def latent_state_bytes(config: ModelConfig, tokens: int, number_bytes: int) -> i
 COSTS = {
     "F": MixerCost(attention_parameters, full_flops, full_state_bytes),
     "W": MixerCost(attention_parameters, window_flops, window_state_bytes),
+    "S": MixerCost(sink_parameters, window_flops, window_state_bytes),
     "D": MixerCost(delta_parameters, delta_flops, delta_state_bytes),
     "L": MixerCost(latent_parameters, latent_flops, latent_state_bytes),
 }

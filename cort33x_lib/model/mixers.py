@@ -10,13 +10,14 @@ from cort33x_lib.model.attention import FullAttention
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.delta import GatedDelta
 from cort33x_lib.model.latent import LatentAttention
-from cort33x_lib.model.window import WindowAttention
+from cort33x_lib.model.window import SinkAttention, WindowAttention
 
 MIXERS = {
     "F": FullAttention,
     "W": WindowAttention,
     "D": GatedDelta,
     "L": LatentAttention,
+    "S": SinkAttention,
 }
 
 
