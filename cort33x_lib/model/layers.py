@@ -1,13 +1,70 @@
-"""What stands around a mixer: the norm, the feed-forward layer, the block."""
+"""What stands around a mixer: the norm, the feed-forward layer, the block.
+
+Chosen: backward passes of our own for norm and feed-forward, which keep less for later
+than the operations they are made of. Left out: biases, dropout, second derivatives.
+"""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.mixers import make_mixer
+
+
+class ScaleToOne(torch.autograd.Function):
+    """Each token divided by its root mean square, then times a gain for each channel.
+
+    (..., C), (C,) -> (..., C). Keeps the input and one number a token.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, gain: Tensor) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+        scale = (square / x.size(-1) + torch.finfo(x.dtype).eps).rsqrt()  # (..., 1)
+        context.save_for_backward(x, gain, scale)
+        return (x * scale).mul_(gain)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, given: Tensor) -> tuple[Tensor, Tensor]:
+        x, gain, scale = context.saved_tensors
+        unit = x * scale  # (..., C)
+        gain_gradient = (given * unit).flatten(0, -2).sum(0)  # (C,)
+        slope = given * gain
+        along = (slope * unit).mean(-1, keepdim=True)  # (..., 1)
+        return slope.sub_(unit.mul_(along)).mul_(scale), gain_gradient
+
+
+class SquaredReLU(torch.autograd.Function):
+    """Widen each token, keep the square of what is positive, narrow it again.
+
+    (..., C), (F, C), (C, F) -> (..., C). Keeps the wide middle once, not three times.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, widen: Tensor, narrow: Tensor) -> Tensor:
+        middle = (x @ widen.T).relu_()  # (..., F)
+        context.save_for_backward(x, widen, narrow, middle)
+        return middle.square() @ narrow.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, widen, narrow, middle = context.saved_tensors
+        slope = (given @ narrow).mul_(middle).mul_(2)  # (..., F)
+        rows = given.flatten(0, -2)  # (N, C)
+        narrow_gradient = rows.T @ middle.square().flatten(0, -2)
+        widen_gradient = slope.flatten(0, -2).T @ x.flatten(0, -2)
+        return slope @ widen, widen_gradient, narrow_gradient
+
+
+def keeps_little(x: Tensor) -> bool:
+    """Whether to take the backward passes above: there will be one, in one dtype."""
+    return torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
 
 
 class Norm(nn.Module):
@@ -21,6 +78,8 @@ class Norm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if keeps_little(x):
+            return ScaleToOne.apply(x, self.gain)
         return F.rms_norm(x, self.gain.shape, self.gain)
 
 
@@ -36,6 +95,8 @@ class FeedForward(nn.Module):
         self.narrow = nn.Linear(config.feed_forward, config.channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if keeps_little(x):
+            return SquaredReLU.apply(x, self.widen.weight, self.narrow.weight)
         return self.narrow(self.widen(x).relu().square())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 23  # logits held at once
+CHUNK = 1 << 21  # logits held at once
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -17,7 +17,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+        precise = torch.promote_types(x.dtype, torch.float32)
+        total = x.new_zeros((), dtype=precise)
         wanted = context.needs_input_grad
         x_gradient = torch.empty_like(x) if wanted[0] else None
         weight_gradient = torch.zeros_like(weight) if wanted[1] else None
@@ -25,16 +26,17 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, len(x), rows):
             part, target = x[start : start + rows], targets[start : start + rows]
             counted = target != -100
-            logits = part @ weight.T  # (rows, V)
-            rest = logits.logsumexp(1)  # (rows,)
-            place = target.clamp(min=0).unsqueeze(1)
-            total += (rest - logits.gather(1, place).squeeze(1))[counted].sum()
+            logits = (part @ weight.T).to(precise)  # (rows, V)
+            place = target.clamp(min=0).unsqueeze(1)  # (rows, 1)
+            right = logits.gather(1, place)
+            top = logits.amax(1, keepdim=True)
+            mass = logits.sub_(top).exp_().sum(1, keepdim=True)  # (rows, 1)
+            total += (mass.log() + top - right).squeeze(1)[counted].sum()
             if not any(wanted):
                 continue
-            logits -= rest.unsqueeze(1)
-            logits.exp_()
-            logits.scatter_add_(1, place, -torch.ones_like(place, dtype=logits.dtype))
-            logits *= counted.unsqueeze(1)
+            logits *= counted.unsqueeze(1) / mass  # probabilities, then less one
+            logits.scatter_add_(1, place, -counted.unsqueeze(1).to(logits.dtype))
+            logits = logits.to(x.dtype)
             if wanted[0]:
                 torch.mm(logits, weight, out=x_gradient[start : start + rows])
             if wanted[1]:
@@ -52,7 +54,12 @@ def chunked_loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood of the targets, in nats per token.
 
     (N, C), (V, C), (N,) -> (). A target of -100 is not counted. Equal to cross-entropy
-    over `x @ weight.T`: Wijmans et al. (2024), Cut Your Losses.
+    over `x @ weight.T`: Wijmans et al. (2024), Cut Your Losses. Under autocast, the
+    matrix products are in half precision and all else in float32.
     """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight = x.to(dtype), weight.to(dtype)
     count = (targets != -100).sum()
     return _ChunkedLoss.apply(x, weight, targets) / count
