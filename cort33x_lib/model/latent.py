@@ -96,7 +96,7 @@ class LatentAttention(LatentProjections):
         plain, turned = queries.chunk(2, dim=-1)  # (B, H, T, D/2) each
         plain = plain @ self.make_keys.weight.unflatten(0, (self.heads, -1))
         wide = torch.cat([plain, turned], dim=-1)  # (B, H, T, R + D/2)
-        wide = wide * (width / self.head_channels) ** 0.5  # attend divides by the width
+        wide = wide * (width / self.head_channels) ** 0.5  # as attend divides by it
         read = attend(wide, latents, latents, mask)[..., :R]  # (B, H, T, R)
         return read @ self.make_values.weight.unflatten(0, (self.heads, -1)).mT
 
