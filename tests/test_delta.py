@@ -18,6 +18,7 @@ from cort33x_lib.model.delta import (
     chunked_delta,
     fused_delta,
     recurrent_delta,
+    short_convolution,
 )
 from cort33x_lib.model.transformer import Transformer
 
@@ -258,6 +259,9 @@ def test_heads_start_with_memories_from_ten_to_a_thousand_tokens():
     assert per_token.tolist() == pytest.approx(
         [10 ** (-1 - 2 * head / 5) for head in range(6)], rel=1e-4
     )
+    given = torch.randn(1, 3, 768)
+    tail = torch.randn(1, 3, 768)
+    assert torch.equal(short_convolution(given, tail, mixer.convolution), given)
 
 
 @pytest.mark.skipif(

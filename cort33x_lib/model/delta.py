@@ -86,7 +86,6 @@ def chunked_delta(
     added, gone = (kept_keys @ solved).split([D, K], dim=4)  # (B, H, N, K, ...)
     same = torch.eye(K, dtype=keys.dtype, device=keys.device)
     carried = fresh[:, :, :, -1:] * same - gone  # (B, H, N, K, K)
-
     before = []
     for change, keep in zip(added.unbind(2), carried.unbind(2), strict=True):
         before.append(memory)
@@ -156,11 +155,12 @@ class DeltaState(SlotState):
     position: Tensor  # (B,)
 
 
-class GatedDelta(nn.Module):
-    """The mixer `D`: a memory for each head, of fixed size. Yang et al. (2025).
+class DeltaProjections(nn.Module):
+    """What the rule needs of a token, made from its channels.
 
     How fast a head forgets is learned (`decay_speed`, a logarithm), and how much of
-    that applies, each token decides. The memory is float32 under autocast as well.
+    that applies, each token decides. At the start the heads forget from a tenth to a
+    thousandth of their memory with each token, and the convolution changes nothing.
     """
 
     def __init__(self, config: ModelConfig):
@@ -170,23 +170,17 @@ class GatedDelta(nn.Module):
         self.widths = [H * sum(self.parts), H * D, H, H]  # these, gate, decay, rate
         self.project_in = nn.Linear(config.channels, sum(self.widths), bias=False)
         self.project_out = nn.Linear(H * D, config.channels, bias=False)
-        self.convolution = nn.Parameter(torch.ones(H * sum(self.parts), TAPS))
-        self.decay_speed = nn.Parameter(torch.ones(H))
-        self.decay_shift = nn.Parameter(torch.ones(H))
+        alone = F.one_hot(torch.tensor(TAPS - 1), TAPS).float()
+        self.convolution = nn.Parameter(alone.repeat(self.widths[0], 1))
+        forgotten = torch.logspace(-1, -3, H)
+        self.decay_shift = nn.Parameter(forgotten.expm1().log())  # undoes softplus
+        self.decay_speed = nn.Parameter(torch.zeros(H))
         self.read_gain = nn.Parameter(torch.ones(D))
 
-    def start(self, x: Tensor) -> DeltaState:
-        """The state before the first token: an empty memory. (B, T, C) -> state"""
-        B, (K, _, D), precise = len(x), self.parts, precise_type(x)
-        memory = x.new_zeros(B, self.heads, K, D, dtype=precise)
-        tail = x.new_zeros(B, TAPS - 1, self.widths[0])
-        return DeltaState(memory, tail, torch.zeros(B, dtype=torch.int64))
-
     def project(self, x: Tensor, tail: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What the rule needs beside the memory, the gate and the next tail.
+        """Queries, keys, values, decay and rate as in `recurrent_delta`; gate; tail.
 
-        (B, T, C), (B, TAPS - 1, N) -> queries, keys, values, decay and rate as in
-        `recurrent_delta`; (B, T, H * D); (B, TAPS - 1, N)
+        (B, T, C), (B, TAPS - 1, N) -> five tensors, (B, T, H * D), (B, TAPS - 1, N)
         """
         x, gate, decay, rate = self.project_in(x).split(self.widths, dim=2)
         mixed = short_convolution(x, tail, self.convolution).to(precise_type(x))
@@ -196,20 +190,33 @@ class GatedDelta(nn.Module):
         queries, keys = F.normalize(queries, dim=3), F.normalize(keys, dim=3)
         step = F.softplus(decay.to(values.dtype) + self.decay_shift)  # (B, T, H)
         decay, rate = -self.decay_speed.exp() * step, rate.to(values.dtype).sigmoid()
-        needed = [queries, keys, values, decay.mT, rate.mT]
-        return needed, F.silu(gate), tail
+        return [queries, keys, values, decay.mT, rate.mT], F.silu(gate), tail
+
+
+class GatedDelta(DeltaProjections):
+    """The mixer `D`: a memory for each head, of fixed size. Yang et al. (2025).
+
+    The memory has the precision of float32 under autocast as well.
+    """
+
+    def start(self, x: Tensor) -> DeltaState:
+        """The state before the first token, an empty memory: (B, T, C) -> state."""
+        (K, _, D), rows = self.parts, len(x)
+        memory = x.new_zeros(rows, self.heads, K, D, dtype=precise_type(x))
+        tail = x.new_zeros(rows, TAPS - 1, self.widths[0])
+        return DeltaState(memory, tail, torch.zeros(rows, dtype=torch.int64))
 
     def forward(
         self, x: Tensor, state: DeltaState | None = None
     ) -> tuple[Tensor, DeltaState]:
         """(B, T, C) -> (B, T, C) and the state after the last token."""
         state = state or self.start(x)
-        needed, gate, tail = self.project(x, state.tail)
+        given, gate, tail = self.project(x, state.tail)
         rule = recurrent_delta if x.size(1) == 1 else chunked_delta
         if fusible(x):
             rule = fused_delta
         with torch.autocast(x.device.type, enabled=False):
-            read, memory = rule(*needed, state.memory)  # (B, H, T, D)
+            read, memory = rule(*given, state.memory)  # (B, H, T, D)
         read = F.rms_norm(read.transpose(1, 2), self.read_gain.shape, self.read_gain)
         y = self.project_out(read.flatten(2).to(gate.dtype) * gate)
         return y, DeltaState(memory, tail, state.position + x.size(1))

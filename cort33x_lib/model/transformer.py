@@ -78,8 +78,7 @@ def initialise(model: Transformer, seed: int) -> None:
     | matrices into a mixer or feed-forward layer | normal, deviation C ** -0.5 |
     | matrices back into the residual stream | zero: a new block changes nothing |
     | gains | one |
-    | decay_speed | zero: a speed of one, whose logarithm it is |
-    | decay_shift | heads of a `D` layer forget a tenth to a thousandth each token |
+    | decay and convolution of a `D` layer | as the layer makes them, no chance in it |
     | residual | (1, 0): the layer before, and nothing of the embedding |
     """
     generator = torch.Generator().manual_seed(seed)
@@ -90,11 +89,8 @@ def initialise(model: Transformer, seed: int) -> None:
             weights.copy_(torch.tensor([1.0, 0.0]))
         elif name.endswith(("project_out.weight", "narrow.weight")):
             weights.zero_()
-        elif name.endswith("decay_speed"):
-            weights.zero_()
-        elif name.endswith("decay_shift"):
-            shares = torch.logspace(-1, -3, len(weights))
-            weights.copy_(shares.expm1().log())  # undoes softplus
+        elif name.endswith(("decay_speed", "decay_shift", "convolution")):
+            continue
         elif weights.dim() == 2:
             weights.normal_(0, weights.size(1) ** -0.5, generator=generator)
         else:
