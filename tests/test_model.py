@@ -1,7 +1,6 @@
-"""The model room against naive references, and its costs against real tensors."""
+"""The whole model: its costs against real tensors, its loss, its first weights."""
 
 from dataclasses import replace
-from itertools import product
 from math import log
 
 import pytest
@@ -18,7 +17,7 @@ from cort33x_lib.model.cost import (
     state_bytes,
     tokens_read,
 )
-from cort33x_lib.model.mixers import MIXERS, make_mixer
+from cort33x_lib.model.mixers import make_mixer
 from cort33x_lib.model.positions import rotary_angles, rotate
 from cort33x_lib.model.transformer import Transformer
 
@@ -32,109 +31,6 @@ def random_model(config: ModelConfig, seed: int = 1) -> Transformer:
     for weights in model.parameters():
         weights.data.normal_(0, 0.3, generator=generator)
     return model
-
-
-def random_mixer(letter: str, config: ModelConfig = TINY):
-    return random_model(replace(config, pattern=letter)).blocks[0].mixer
-
-
-def naive_attention(mixer, x, window):
-    """One query, one head, one key at a time: nothing to get wrong but the formula."""
-    B, T, _ = x.shape
-    H, D = mixer.heads, mixer.head_channels
-    G = mixer.key_value_heads
-    joint = mixer.project_in(x).view(B, T, H + 2 * G, D)
-
-    def turn(vector, position, gain):
-        vector = (
-            gain * vector / (vector.square().mean() + torch.finfo(x.dtype).eps).sqrt()
-        )
-        turned = vector.clone()
-        for pair in range(D // 2):
-            angle = torch.tensor(position * 10_000.0 ** (-2 * pair / D), dtype=x.dtype)
-            left, right = vector[pair], vector[pair + D // 2]
-            turned[pair] = left * angle.cos() - right * angle.sin()
-            turned[pair + D // 2] = left * angle.sin() + right * angle.cos()
-        return turned
-
-    out = torch.zeros(B, T, H, D, dtype=x.dtype)
-    for b, t, h in product(range(B), range(T), range(H)):
-        query = turn(joint[b, t, h], t, mixer.query_gain)
-        seen = range(max(0, t - window + 1), t + 1)
-        key = H + h * G // H
-        keys = [turn(joint[b, s, key], s, mixer.key_gain) for s in seen]
-        scores = torch.stack([query @ key / D**0.5 for key in keys])
-        weights = (scores - scores.max()).exp()
-        weights = weights / weights.sum()
-        out[b, t, h] = sum(
-            w * joint[b, s, key + G] for w, s in zip(weights, seen, strict=True)
-        )
-    return mixer.project_out(out.flatten(2))
-
-
-@pytest.mark.parametrize("letter", "FW")
-@pytest.mark.parametrize("tokens", [1, 7, 8, 9, 20])
-def test_mixer_equals_naive_attention(letter, tokens):
-    mixer, x = random_mixer(letter), torch.randn(2, tokens, 32).double()
-    expected = naive_attention(mixer, x, TINY.window if letter == "W" else tokens)
-    torch.testing.assert_close(mixer(x)[0], expected, atol=1e-10, rtol=0)
-
-
-@pytest.mark.parametrize("letter", MIXERS)
-@pytest.mark.parametrize("tokens", [5, 11])
-def test_gradients_equal_finite_differences(letter, tokens):
-    config = replace(TINY, channels=6, heads=2, head_channels=4, window=4)
-    mixer = random_mixer(letter, config)
-    x = torch.randn(1, tokens, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x)
-
-
-@pytest.mark.parametrize("letter", MIXERS)
-def test_no_token_reads_the_future(letter):
-    mixer, x = random_mixer(letter), torch.randn(1, 33, 32).double()
-    before = mixer(x)[0]
-    for t in (0, 6, 7, 8, 9, 15, 16, 17, 31):
-        changed = x.clone()
-        changed[:, t + 1 :] += 1
-        assert torch.equal(mixer(changed)[0][:, : t + 1], before[:, : t + 1])
-
-
-def test_window_ends_exactly_where_it_should():
-    mixer, x = random_mixer("W"), torch.randn(1, 20, 32).double()
-    x.requires_grad_()
-    for t in (7, 8, 9, 19):
-        (gradient,) = torch.autograd.grad(mixer(x)[0][0, t].sum(), x)
-        read = gradient[0].abs().sum(dim=1) > 0
-        assert read.nonzero().flatten().tolist() == list(range(max(0, t - 7), t + 1))
-
-
-@pytest.mark.parametrize("window", [20, 21, 500])
-def test_a_window_that_holds_everything_is_full_attention(window):
-    config = replace(TINY, window=window)
-    x = torch.randn(2, 20, 32).double()
-    windowed, full = random_mixer("W", config), random_mixer("F", config)
-    torch.testing.assert_close(windowed(x)[0], full(x)[0], atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "pattern", ["".join(p) for n in (1, 2, 3) for p in product(MIXERS, repeat=n)]
-)
-def test_reading_in_parts_equals_reading_at_once(pattern):
-    """Any prefix at once, then token by token, across every window edge."""
-    model = random_model(replace(TINY, pattern=pattern))
-    ids = torch.randint(0, TINY.vocabulary, (2, 20))
-    whole, _ = model(ids)
-    for prefix in (1, 6, 7, 8, 9, 15, 16, 17, 19):
-        logits, states = model(ids[:, :prefix])
-        parts = [logits]
-        for t in range(prefix, 20):
-            logits, states = model(ids[:, t : t + 1], states)
-            parts.append(logits)
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-10, rtol=0)
-        assert all((state.position == 20).all() for state in states)
-    logits, states = model(ids[:, :5])
-    rest, _ = model(ids[:, 5:], states)  # many tokens at once after a state
-    torch.testing.assert_close(rest, whole[:, 5:], atol=1e-10, rtol=0)
 
 
 def test_state_counts_its_bytes_and_clones():
