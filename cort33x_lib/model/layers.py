@@ -42,7 +42,7 @@ class ScaleToOne(torch.autograd.Function):
 class SquaredReLU(torch.autograd.Function):
     """Widen each token, keep the square of what is positive, narrow it again.
 
-    (..., C), (F, C), (C, F) -> (..., C). Keeps the wide middle once, not three times.
+    (..., C), (F, C), (C, F) -> (..., C). Keeps the wide middle once, not twice.
     """
 
     @staticmethod

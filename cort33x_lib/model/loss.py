@@ -12,7 +12,7 @@ from torch import Tensor
 CHUNK = 1 << 21  # logits held at once
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class ChunkedLoss(torch.autograd.Function):
     """The sum of the losses; both gradients are found beside it."""
 
     @staticmethod
@@ -62,4 +62,4 @@ def chunked_loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(device)
         x, weight = x.to(dtype), weight.to(dtype)
     count = (targets != -100).sum()
-    return _ChunkedLoss.apply(x, weight, targets) / count
+    return ChunkedLoss.apply(x, weight, targets) / count
