@@ -17,6 +17,7 @@ from cort33x_lib.model.attention import Attention, KeyValueState, attend, readab
 from cort33x_lib.model.config import ModelConfig
 
 BLOCK = 64  # queries that are answered together
+Made = tuple[Tensor, Tensor, Tensor]  # queries, keys, values; or a result and a ring
 
 
 def reach(tokens: int, slots: int, window: int) -> Iterator[tuple[slice, slice]]:
@@ -94,8 +95,7 @@ def block_gradients(
     for rows, slots in reach(T, keys.size(2), window):
         block, slope = queries[:, :, rows] * scale, fold(slopes[:, :, rows], G)
         filled = read - T + rows.stop
-        scores = block_scores(block, keys[:, :, slots], filled, window)
-        weights = scores.softmax(dim=-1)  # (B, G, H / G * BLOCK, slots)
+        weights = block_scores(block, keys[:, :, slots], filled, window).softmax(-1)
         of_values[:, :, slots] += weights.mT @ slope
         of_scores = slope @ values[:, :, slots].mT
         of_scores -= fold(rest[:, :, rows], G)
@@ -185,6 +185,15 @@ def write_slot(ring: Tensor, x: Tensor, position: Tensor) -> Tensor:
     return write(2, place.expand_as(x), x)
 
 
+def make_ring(x: Tensor, window: int, position: Tensor) -> Tensor:
+    """A ring of the last `window` of some slots, which end at `position`.
+
+    (B, G, S, D), (B,) -> (B, G, W, D)
+    """
+    missing = max(window - x.size(2), 0)
+    return turn_ring(F.pad(x[:, :, -window:], (0, 0, missing, 0)), position)
+
+
 class WindowAttention(Attention):
     """The mixer `W`. Its state holds `window` slots, a ring that new tokens overwrite.
 
@@ -201,49 +210,33 @@ class WindowAttention(Attention):
     ) -> tuple[Tensor, KeyValueState]:
         """(B, T, C) -> (B, T, C) and the state after the last token."""
         position = state.position if state else torch.zeros(len(x), dtype=torch.int64)
-        inputs = self.project(x, position)
-        step = self.read_one if state and x.size(1) == 1 else self.read_many
-        read, keys, values = step(*inputs, position, state)
-        return self.join_heads(read), KeyValueState(keys, values, position + x.size(1))
+        one_more = state is not None and x.size(1) == 1
+        read = self.read_one if one_more else self.read_many
+        result, *ring = read(self.project(x, position), position, state)
+        return self.join_heads(result), KeyValueState(*ring, position + x.size(1))
 
-    def read_one(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        position: Tensor,
-        state: KeyValueState,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def read_one(self, made: Made, position: Tensor, state: KeyValueState) -> Made:
         """What one token a row reads, and the ring that it was written into."""
+        queries, keys, values = made
         keys = write_slot(state.keys, keys, position)  # (B, G, W, D)
         values = write_slot(state.values, values, position)  # (B, G, W, D)
         if self.sinks is None and bool((position + 1 >= self.window).all()):
             return attend(queries, keys, values), keys, values
-        read = blocked_attention(
-            queries, keys, values, self.window, position + 1, self.sinks
-        )
-        return read, keys, values
+        inputs = queries, keys, values, self.window, position + 1, self.sinks
+        return blocked_attention(*inputs), keys, values
 
     def read_many(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        position: Tensor,
-        state: KeyValueState | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, made: Made, position: Tensor, state: KeyValueState | None
+    ) -> Made:
         """What the tokens read, of each other and of the ring, and the ring after."""
+        queries, *slots = made
         after, read = position + queries.size(2), None
         if state:
+            before = (turn_ring(x, position) for x in (state.keys, state.values))
+            slots = [torch.cat(x, dim=2) for x in zip(before, slots, strict=True)]
             read = after
-            keys = torch.cat([turn_ring(state.keys, position), keys], dim=2)
-            values = torch.cat([turn_ring(state.values, position), values], dim=2)
-        result = blocked_attention(queries, keys, values, self.window, read, self.sinks)
-        missing = max(self.window - keys.size(2), 0)
-        last = (
-            F.pad(x[:, :, -self.window :], (0, 0, missing, 0)) for x in (keys, values)
-        )
-        return result, *(turn_ring(x, after) for x in last)
+        result = blocked_attention(queries, *slots, self.window, read, self.sinks)
+        return result, *(make_ring(x, self.window, after) for x in slots)
 
 
 class SinkAttention(WindowAttention):
