@@ -18,7 +18,7 @@ from cort33x_lib.model.config import ModelConfig
 CHUNK, TAPS = 64, 4  # tokens handled at once; tokens that the convolution sees
 
 
-def share(logarithm: Tensor) -> Tensor:
+def remaining(logarithm: Tensor) -> Tensor:
     """What is left of something: e to this power, and nothing below e ** -40.
 
     Processors are slow with numbers near the smallest that they know.
@@ -73,8 +73,8 @@ def chunked_delta(
     decay, rate = split(decay.unsqueeze(3)), split(rate.unsqueeze(3))
     total = decay.cumsum(3)  # (B, H, N, chunk, 1)
     future = torch.full((chunk, chunk), -torch.inf).triu(1).to(keys)
-    kept = share(total - total.mT + future)  # (B, H, N, chunk, chunk)
-    fresh, left = share(total), share(total[:, :, :, -1:] - total)
+    kept = remaining(total - total.mT + future)  # (B, H, N, chunk, chunk)
+    fresh, left = remaining(total), remaining(total[:, :, :, -1:] - total)
 
     overlap = rate * (keys @ keys.mT) * kept
     wanted = torch.cat([rate * values, (rate * fresh) * keys], dim=4)
