@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cort33x_lib.lab.generation import Sampling, generate, generate_batch, stream
-from cort33x_lib.lab.repetition import Copies, distinct, grams, repetition
+from cort33x_lib.lab.repetition import Copies, distinct, grams, repeated
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.mixers import MIXERS
 from cort33x_lib.model.transformer import Transformer
@@ -229,16 +229,16 @@ def test_measures_equal_counting_by_hand(n):
     by_hand = [naive_grams(ids, n) for ids in samples]
     total = sum(map(len, by_hand))
     assert distinct(samples, n) == len(set().union(*by_hand)) / total
-    assert repetition(samples, n) == 1 - sum(len(set(one)) for one in by_hand) / total
+    assert repeated(samples, n) == 1 - sum(len(set(one)) for one in by_hand) / total
     numbers = np.concatenate([grams(ids, n) for ids in samples])
     assert len(np.unique(numbers)) == len(set().union(*by_hand))
 
 
 def test_a_loop_repeats_and_a_list_does_not():
-    assert repetition([[1, 2, 3] * 100], 4) > 0.98
-    assert repetition([list(range(300))], 4) == 0
+    assert repeated([[1, 2, 3] * 100], 4) > 0.98
+    assert repeated([list(range(300))], 4) == 0
     assert distinct([list(range(300))] * 4, 2) == 0.25
-    assert distinct([[1]], 2) == 1 and repetition([[1]], 2) == 0
+    assert distinct([[1]], 2) == 1 and repeated([[1]], 2) == 0
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])

@@ -106,9 +106,9 @@ def load_folder(folder: str | os.PathLike[str]) -> tuple[Transformer, Tokenizer]
     return model, tokenizer
 
 
-def read_config(folder: Path) -> dict:
+def read_config(folder: str | os.PathLike[str]) -> dict:
     """What config.json says. Raises FolderError for anything but a config of ours."""
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:

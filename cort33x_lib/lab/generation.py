@@ -16,7 +16,13 @@ from torch import Tensor
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.tokenizer import END, Tokenizer
 
-LEAST = float("-inf")
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Divide positive logits of what was read by the penalty, multiply negative ones.
+
+    (B, V), (B, V) bool -> (B, V). Keskar et al. (2019), CTRL.
+    """
+    return torch.where(seen, logits * penalty ** -logits.sign(), logits)
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,17 @@ class Sampling:
     def probabilities(self, logits: Tensor, seen: Tensor) -> Tensor:
         """What the next token is drawn from: penalty, temperature, top-k, -p, min-p.
 
-        (B, V) logits, (B, V) bool -> (B, V); rows sum to one. Penalty: Keskar et al.
-        (2019), top-k: Fan et al. (2018), top-p: Holtzman et al. (2020), min-p: Nguyen
-        et al. (2025).
+        (B, V) logits, (B, V) bool -> (B, V); rows sum to one. Top-k: Fan et al.
+        (2018), top-p: Holtzman et al. (2020), min-p: Nguyen et al. (2025).
         """
         if self.repetition_penalty != 1:
-            factor = self.repetition_penalty ** -logits.sign()
-            logits = torch.where(seen, logits * factor, logits)
+            logits = penalise(logits, seen, self.repetition_penalty)
         if self.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.size(-1)).to(logits.dtype)
         logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None:
             least = logits.topk(min(self.top_k, logits.size(-1))).values[..., -1:]
-            logits = logits.masked_fill(logits < least, LEAST)
+            logits = logits.masked_fill(logits < least, float("-inf"))
         kept = logits.softmax(-1)
         if self.top_p is not None:
             ordered, order = kept.sort(descending=True)

@@ -34,7 +34,7 @@ def distinct(samples: Iterable[Sequence[int]], n: int) -> float:
     return len(np.unique(numbers)) / len(numbers) if len(numbers) else 1.0
 
 
-def repetition(samples: Iterable[Sequence[int]], n: int) -> float:
+def repeated(samples: Iterable[Sequence[int]], n: int) -> float:
     """The share of n-grams that their own sample has had before, from 0 to 1.
 
     Welleck et al. (2020), over all samples together; a loop comes near 1.
