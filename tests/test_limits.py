@@ -62,15 +62,6 @@ def test_a_window_that_holds_everything_is_full_attention(letter, window):
     torch.testing.assert_close(windowed(x)[0], full(x)[0], atol=1e-12, rtol=0)
 
 
-def test_sinks_of_no_weight_leave_the_window_and_heavy_ones_leave_nothing():
-    plain, sunk, x = make("W"), make("S"), channels(2, 30, 12)
-    sunk.load_state_dict(plain.state_dict(), strict=False)
-    sunk.sinks.data.fill_(-torch.inf)
-    torch.testing.assert_close(sunk(x)[0], plain(x)[0], atol=1e-12, rtol=0)
-    sunk.sinks.data.fill_(1e3)
-    assert sunk(x)[0].abs().max() == 0
-
-
 def test_without_positions_the_order_of_earlier_tokens_is_not_seen():
     keys, values, query = (channels(1, 2, 9, 4, seed=n) for n in range(3))
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
