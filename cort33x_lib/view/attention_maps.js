@@ -89,7 +89,7 @@ function describeMask(view, read, tokens, reader) {
   let pairs = 0;
   for (let t = 0; t < tokens; t++) pairs += row(view, t).length;
   const share = `${pairs} of ${(tokens * (tokens + 1)) / 2} pairs`;
-  const kept = Math.min(view.window - 1, tokens);
+  const kept = Math.min(view.window, tokens);
   return {
     F: `${reader} may read ${read.length} tokens. ${share} are computed, and the keys and `
       + "values of all tokens are kept for those to come.",
