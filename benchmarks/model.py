@@ -221,6 +221,33 @@ def summed_up(measured: list[dict[str, float]]) -> dict:
     return summary
 
 
+def summary_of(found: dict) -> dict:
+    """Medians and ranges of each cell and contender; for ours, GFLOP/s as counted."""
+    cells: dict = {}
+    for (cell, contender), measured in found.items():
+        summary = summed_up(measured)
+        if contender in ("mixed", "uniform"):
+            config, _, tokens = places()[cell]
+            if contender == "uniform":
+                config = replace(config, pattern="F" * len(config.pattern))
+            work = 3 * sum(forward_flops(config, tokens).values())
+            summary["gflops"] = round(work * summary["tokens_per_second"] / 1e9, 1)
+        cells.setdefault(cell, {})[contender] = summary
+    return cells
+
+
+def write_record(found: dict, rounds: int) -> None:
+    ceilings = found["ceiling"]
+    others = {key: value for key, value in found.items() if key != "ceiling"}
+    record = {
+        "machine": describe_machine() | {"transformers": version("transformers")},
+        "rounds": rounds,
+        "ceiling": summed_up(ceilings),
+        "cells": summary_of(others),
+    }
+    write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round, no record")
@@ -235,40 +262,30 @@ def main() -> None:
         cell, contender, steps = given.one
         return print(json.dumps(measure(contender, *places()[cell], int(steps))))
     rounds = 1 if given.quick else given.rounds
-    wanted = [(cell, name, 5) for cell in given.cells for name in CONTENDERS]
-    if not given.quick:
-        grown = [place for place in places() if place not in CELLS]
-        wanted += [(p, n, 3) for p in grown for n in ("mixed", "uniform", "baseline")]
     found: dict = {}
-    for number in tqdm(range(rounds), "rounds"):
+
+    def turn(wanted: list[tuple[str, str]], steps: int) -> None:
         found.setdefault("ceiling", []).append(child("--ceiling"))
-        for cell, contender, steps in tqdm(wanted, leave=False):
-            if number and steps == 3:
-                continue  # how it grows is measured once
+        for cell, contender in tqdm(wanted, leave=False):
             one = child("--one", cell, contender, str(steps))
             found.setdefault((cell, contender), []).append(one)
-    record = {
-        "machine": describe_machine() | {"transformers": version("transformers")},
-        "rounds": rounds,
-        "ceiling": summed_up(found.pop("ceiling")),
-        "cells": {},
-    }
-    for (cell, contender), measured in found.items():
-        summary = summed_up(measured)
-        if contender in ("mixed", "uniform"):
-            config, _, tokens = places()[cell]
-            L = len(config.pattern)
-            pattern = "F" * L if contender == "uniform" else config.pattern
-            work = 3 * sum(
-                forward_flops(replace(config, pattern=pattern), tokens).values()
-            )
-            summary["gflops"] = round(work * summary["tokens_per_second"] / 1e9, 1)
-        record["cells"].setdefault(cell, {})[contender] = summary
-        print(f"{cell:40} {contender:9} {summary['tokens_per_second']:8,.0f} tokens/s "
-              f"{summary['peak_mb']:7,.0f} MB {summary['parameters']:12,}")  # fmt: skip
-    print(record["ceiling"])
+
+    for number in tqdm(range(rounds), "rounds"):
+        turn([(cell, name) for cell in given.cells for name in CONTENDERS], 4)
+        if not given.quick:  # each round leaves a whole record
+            write_record(found, number + 1)
     if not given.quick:
-        write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
+        grown = [place for place in places() if place not in CELLS]
+        turn(
+            [(at, name) for at in grown for name in ("mixed", "uniform", "baseline")], 3
+        )
+        write_record(found, rounds)
+    print(found["ceiling"])
+    others = {key: value for key, value in found.items() if key != "ceiling"}
+    for cell, contenders in summary_of(others).items():
+        for name, one in contenders.items():
+            print(f"{cell:40} {name:9} {one['tokens_per_second']:8,.0f} tokens/s "
+                  f"{one['peak_mb']:7,.0f} MB {one['parameters']:12,}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def test_it_starts_with_the_model_it_was_given(opened):
     page, faults = opened(ModelExplorer(CORT33X, RATE))
     assert page.evaluate("window.held.chosen")["feed_forward"] == CORT33X.feed_forward
     expect(page.locator("output")).to_contain_text("35,076,120 parameters")
-    assert page.locator("svg").count() == 3
+    assert page.locator("svg").count() == 2
+    assert page.locator(".bar span").all_text_contents() == ["12%", "18%", "70%"]
     assert page.get_by_role("slider", name="Budget").get_attribute(
         "aria-valuetext"
     ) == ("35.0 M parameters")

@@ -33,7 +33,8 @@ const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 const whole = (value) => Math.round(value).toLocaleString("en");
 const millions = (value) => `${(value / 1e6).toFixed(1)} M`;
 const bytes = (value) =>
-  value < 1e6 ? `${(value / 1e3).toFixed(0)} kB` : `${(value / 1e6).toFixed(1)} MB`;
+  value < 1e6 ? `${(value / 1e3).toFixed(0)} kB`
+    : `${(value / 1e6).toFixed(value < 99.5e6 ? 1 : 0)} MB`;
 
 // Everything about one pattern, or what is wrong with it.
 function compute({ letters, lengths, windows, channels, context, rate, ...chosen }) {
@@ -71,33 +72,25 @@ function compute({ letters, lengths, windows, channels, context, rate, ...chosen
   };
 }
 
-// One bar, its parts with their shares.
+// One bar, its parts with their shares, and what the colours stand for.
 function bar(found) {
-  const svg = draw("svg", { viewBox: "0 0 720 62", role: "img" });
-  let [start, at] = [0, 0];
+  const line = make("div", { class: "bar", role: "img" });
+  const legend = make("p", { class: "legend" });
   for (const [name, colour] of PARTS) {
-    const width = (found.parts[name] / found.total) * 720;
-    const style = `fill: var(--${colour})`;
-    const share = `${((100 * found.parts[name]) / found.total).toFixed(0)}%`;
-    svg.append(
-      draw("rect", { x: at, y: 3, width: 11, height: 11, style }),
-      draw("text", { x: at + 16, y: 13 }, `${name}: ${millions(found.parts[name])}`),
-      draw("rect", { x: start, y: 24, width, height: 32, style }),
-    );
-    if (width > 40)
-      svg.append(draw("text",
-        { class: "on-bar", x: start + width / 2, y: 45, "text-anchor": "middle" }, share));
-    start += width;
-    at += 190;
+    const share = (100 * found.parts[name]) / found.total;
+    const style = `background: var(--${colour})`;
+    line.append(make("span", { style: `${style}; width: ${share}%` },
+      share > 7 ? `${share.toFixed(0)}%` : ""));
+    legend.append(make("i", { style }), ` ${name} ${millions(found.parts[name])} `);
   }
-  svg.setAttribute("aria-label",
+  line.setAttribute("aria-label",
     PARTS.map(([name]) => `${name} ${whole(found.parts[name])} parameters`).join(", "));
-  return svg;
+  return [legend, line];
 }
 
 // Both axes grow by doubling: this model strong, the uniform one beside it.
 function lines(title, lengths, context, own, uniform, words) {
-  const [width, height, left, right, top, bottom] = [350, 250, 58, 14, 26, 36];
+  const [width, height, left, right, top, bottom] = [350, 250, 62, 24, 26, 36];
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const all = [...own, ...uniform].filter((value) => value > 0);
   const [low, high] = [Math.log2(Math.min(...all)), Math.log2(Math.max(...all))];
@@ -200,7 +193,7 @@ export default {
           + `${bytes(found.state[place])} of state in float32, about `
           + `${whole(found.tokens_per_second)} trained tokens per second here, at `
           + `${(now.rate / 1e9).toFixed(0)} GFLOP/s.`;
-        charts.replaceChildren(bar(found));
+        charts.replaceChildren(...bar(found));
         // Where letters cost more than F, all F may still fit; where not, it is left out.
         const other = "fault" in uniform ? found : uniform;
         charts.append(make("div", { class: "pair" },
