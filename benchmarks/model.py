@@ -109,7 +109,7 @@ class Baseline(nn.Module):
 
 
 class HuggingFace(nn.Module):
-    """GPT-2, or a Llama with as many heads as ours, of the library transformers."""
+    """GPT-2, or a Llama that shares keys and values as ours does, of transformers."""
 
     def __init__(self, kind: str, config: ModelConfig, width: int):
         super().__init__()
@@ -122,7 +122,7 @@ class HuggingFace(nn.Module):
                          attn_pdrop=0)  # fmt: skip
         else:
             shape = dict(hidden_size=C, num_hidden_layers=L, intermediate_size=width,
-                         num_attention_heads=config.heads, head_dim=D,
+                         num_attention_heads=C // D, head_dim=D,
                          num_key_value_heads=config.key_value_heads,
                          max_position_embeddings=config.context,
                          tie_word_embeddings=True)  # fmt: skip
