@@ -45,13 +45,16 @@ def matrix_names(model: nn.Module) -> set[str]:
 
 @cache
 def _compiled() -> Callable | None:
-    """The compiled product, or None where numba is missing."""
+    """The compiled product on as many cores as PyTorch uses; None without numba."""
     try:
-        import numba  # noqa: F401
+        import numba
     except ImportError:
         return None
     from cort33x_lib.model.compiled_int8 import multiply_rows
 
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(threads)  # which numba's start may change
     return multiply_rows
 
 
