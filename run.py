@@ -34,7 +34,8 @@ make test     the same set-up, then every test
 make lab      open the book in JupyterLab
 make setup    only make .venv and install into it
 make fuzz     the tokenizer on a million random texts of each kind: half an hour or more
-make bench    the tokenizer beside eight others, which it installs into .venv first
+make mutants  twelve bugs planted in the model, which the tests must find
+make bench    tokenizer and model beside others, which it installs into .venv first
 make lint     check the style of library, tests and chapter cells
 make mirror   paste library source into the chapter cells tagged `library`
 make clean    remove the built site and its caches (the folder _build)
@@ -42,6 +43,7 @@ make clean    remove the built site and its caches (the folder _build)
 Without make:            python run.py book   (Windows: py run.py book)
 In a conda environment:  python run.py --here book   (uses it instead of .venv)
 Further words go on to pytest or JupyterLab:  python run.py test -k tokenizer"""
+COMMANDS = ("setup", "book", "test", "lab", "fuzz", "mutants", "bench", "lint")
 INSTALLING = "Installing PyTorch, JupyterLab and Jupyter Book"
 
 
@@ -208,9 +210,14 @@ class Project:
         return self.run([self.python, "-m", "pytest", "tests/test_fuzz.py"] + words)
 
     def bench(self, words):
-        print("Installing the other tokenizers", flush=True)
+        print("Installing the other tokenizers and models", flush=True)
         self.install(".[peers]")
-        return self.run([self.python, "benchmarks/tokenizer.py"] + words)
+        scripts = ["tokenizer", "model", "windows", "delta", "decoding"]
+        calls = [[self.python, f"benchmarks/{script}.py"] for script in scripts]
+        return any([self.run(call) for call in calls])
+
+    def mutants(self, words):
+        return self.run([self.python, "tests/mutants.py"] + words)
 
     def lint(self, words):
         cells = BUILD / "lint"
@@ -256,7 +263,7 @@ def main(words):
         elif command == "mirror":
             for name in mirror.mirror():
                 print(f"pasted library source into book/{name}")
-        elif command in ("setup", "book", "test", "lab", "fuzz", "bench", "lint"):
+        elif command in COMMANDS:
             project = Project(here)
             project.setup()
             return getattr(project, command)(rest) if command != "setup" else 0
