@@ -31,8 +31,8 @@ over seeds (2 degrees of freedom) leaves out zero and so does the 95% bootstrap 
 over the windows; else it is "undecided". Eight comparisons at 95%: where nothing
 differed, about one table in three would still name a difference.
 
-No run is left out or repeated. About five minutes of one quiet thread; the recorded runs
-shared a busy machine, several of them at once.
+No run is left out or repeated. About five minutes of one quiet thread. The
+recorded runs shared a busy machine, several of them at once.
 """
 
 import json
