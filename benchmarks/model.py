@@ -187,9 +187,8 @@ def ceiling() -> dict[str, float]:
     taken = []
     for _ in range(60):
         started = time.perf_counter()
-        for _ in range(4):
-            x @ weight
-        taken.append((time.perf_counter() - started) / 4)
+        x @ weight
+        taken.append(time.perf_counter() - started)
     return {"gflops": 2 * 1024 * 512 * 2048 / median(taken[10:]) / 1e9}
 
 

@@ -75,9 +75,9 @@ def initialise(model: Transformer, seed: int) -> None:
     | weights | values |
     |---|---|
     | embedding | normal, standard deviation 0.02 |
-    | matrices into a mixer or feed-forward layer | normal, deviation C ** -0.5 |
+    | matrices into a mixer or feed-forward layer | normal, deviation: inputs ** -0.5 |
     | matrices back into the residual stream | zero: a new block changes nothing |
-    | gains | one |
+    | gains, and the sinks of an `S` layer | one |
     | decay and convolution of a `D` layer | as the layer makes them, no chance in it |
     | residual | (1, 0): the layer before, and nothing of the embedding |
     """
