@@ -76,12 +76,14 @@ def test_learning_rate_rises_then_falls_to_its_end():
     assert rates[middle - 1] == pytest.approx((3e-4 + 3e-5) / 2)
 
 
-def test_only_matrices_decay():
-    model = Transformer(CONFIG)
+@pytest.mark.parametrize("pattern", ["WF", "WFSLD"])
+def test_only_matrices_decay(pattern):
+    model = Transformer(replace(CONFIG, pattern=pattern))
     decaying, others = make_optimizer(model, RECIPE).param_groups
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0)
     names = {id(weights): name for name, weights in model.named_parameters()}
-    assert {names[id(w)].split(".")[-2] for w in decaying["params"]} == {
+    made = {"make_keys", "make_values"} if "L" in pattern else set()
+    assert {names[id(w)].split(".")[-2] for w in decaying["params"]} == made | {
         "project_in",
         "project_out",
         "widen",

@@ -27,12 +27,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW in two groups: matrices, which decay, and all other weights, which do not.
 
-    The embedding is a table, one row a token, and does not decay either.
-    Loshchilov and Hutter (2019).
+    The embedding is a table, one row a token, and does not decay either; nor do the
+    numbers that mix the residual stream. Loshchilov and Hutter (2019).
     """
     matrices, others = [], []
     for name, weights in model.named_parameters():
-        decays = weights.dim() == 2 and not name.startswith("embedding")
+        decays = name.endswith(".weight") and not name.startswith("embedding")
         (matrices if decays else others).append(weights)
     groups = [
         {"params": matrices, "weight_decay": recipe.decay},
