@@ -220,8 +220,9 @@ class WindowAttention(Attention):
         queries, keys, values = made
         keys = write_slot(state.keys, keys, position)  # (B, G, W, D)
         values = write_slot(state.values, values, position)  # (B, G, W, D)
-        if self.sinks is None and bool((position + 1 >= self.window).all()):
-            return attend(queries, keys, values), keys, values
+        if self.sinks is None:
+            mask = readable(position + 1, 1, self.window).to(keys.device)
+            return attend(queries, keys, values, mask), keys, values
         inputs = queries, keys, values, self.window, position + 1, self.sinks
         return blocked_attention(*inputs), keys, values
 
