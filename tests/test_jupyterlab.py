@@ -5,6 +5,27 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+SLIDER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+    format_version: 0.13
+kernelspec:
+  display_name: Python 3 (ipykernel)
+  language: python
+  name: python3
+---
+
+# A chapter
+
+```{code-cell} ipython3
+from cort33x_lib.view.budget import BudgetExplorer
+
+BudgetExplorer({4096: 3.5, 8192: 3.8, 16384: 4.1})
+```
+"""
 CHAPTERS = ["00_start_here.md", "01_train_a_model_in_three_minutes.md"]
 MINUTE = 60_000
 
@@ -43,6 +64,21 @@ def test_a_double_click_opens_a_notebook_and_saving_it_changes_nothing(
         page.wait_for_timeout(100)
     assert chapter.stat().st_mtime_ns != saved_at, "the chapter was not saved"
     assert chapter.read_bytes() == before
+
+
+def test_keys_move_a_slider_and_not_the_notebook(lab, open_chapter):
+    (lab[1] / "book" / "99_slider.md").write_text(SLIDER, encoding="utf-8")
+    page, faults = open_chapter("99_slider.md"), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    slider = page.locator(".jp-Notebook").get_by_role("slider", name="Vocabulary")
+    slider.focus()
+    expect(slider).to_have_attribute("aria-valuetext", "8,192 tokens")
+    page.keyboard.press("ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", "4,096 tokens")
+    expect(slider).to_be_focused()
+    assert faults == []
 
 
 def test_the_tour_runs_and_its_dashboard_obeys(open_chapter):

@@ -106,6 +106,7 @@ function describeMask(view, read, tokens, reader) {
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const tokens = model.get("tokens");
     const T = tokens.length;
     const maps = mapViews(model);

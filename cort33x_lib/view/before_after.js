@@ -57,6 +57,7 @@ function side(title, parts, hidden) {
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     let chosen = "";
     let at = 0;
     const select = make("select");

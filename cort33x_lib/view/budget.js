@@ -164,6 +164,7 @@ function points(measured, share) {
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const ladder = model.get("ladder");
     const measured = model.get("measured");
     const context = model.get("context");

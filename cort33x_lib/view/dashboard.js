@@ -95,6 +95,7 @@ function snapshot(model, upTo) {
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const recorded = model.isStatic === true; // set by the site's host
     const replay = { state: "finished", at: null, timer: 0 };
     const state = () => (recorded ? replay.state : model.get("state"));

@@ -130,6 +130,7 @@ const GIVEN = [...NAMES, "letters", "lengths", "windows", "channels", "context",
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const given = () => Object.fromEntries(GIVEN.map((name) => [name, model.get(name)]));
     const start = given();
     const places = {

@@ -69,6 +69,7 @@ let widgets = 0; // so that two on one page have labels of their own
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const { bytes, made } = readMerges(model.get("merges"));
     const pattern = new RegExp(model.get("expression"), "gu");
     const count = model.get("merges").length;

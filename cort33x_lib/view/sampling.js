@@ -40,6 +40,7 @@ let widgets = 0; // so that two on one page have labels of their own
 
 export default {
   render({ model, el }) {
+    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
     const reader = new Reader(model.get("weights"), model.get("config"));
     const pieces = new Pieces(model.get("merges"), model.get("expression"));
     const context = model.get("config").context;
