@@ -106,7 +106,10 @@ function describeMask(view, read, tokens, reader) {
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const tokens = model.get("tokens");
     const T = tokens.length;
     const maps = mapViews(model);
@@ -141,7 +144,6 @@ export default {
     }, ...chosen);
     el.append(make("section", {
       class: "attention-viewer", "aria-label": "Attention viewer",
-      "data-lm-suppress-shortcuts": "true",
     },
     make("div", { class: "chooser" },
       make("p", {}, "Trained model: a row for a layer, a column for a head"),

@@ -57,7 +57,10 @@ function side(title, parts, hidden) {
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     let chosen = "";
     let at = 0;
     const select = make("select");
@@ -67,7 +70,6 @@ export default {
     const body = make("div", { class: "sides" });
     const root = make("section", {
       class: "before-after", "aria-label": "Before and after cleaning",
-      "data-lm-suppress-shortcuts": "true",
     },
       make("div", { class: "controls" }, make("label", {}, "Rule ", select), previous, next),
       status, body);

@@ -164,14 +164,16 @@ function points(measured, share) {
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const ladder = model.get("ladder");
     const measured = model.get("measured");
     const context = model.get("context");
     const budgets = [...new Set([...BUDGETS, model.get("budget")])].sort((a, b) => a - b);
     const root = make("section", {
       class: "budget-explorer", "aria-label": "Budget explorer",
-      "data-lm-suppress-shortcuts": "true",
     });
     const slider = (name, min, max, step = 1) => {
       const value = make("b");

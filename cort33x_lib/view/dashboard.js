@@ -95,14 +95,16 @@ function snapshot(model, upTo) {
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const recorded = model.isStatic === true; // set by the site's host
     const replay = { state: "finished", at: null, timer: 0 };
     const state = () => (recorded ? replay.state : model.get("state"));
     const total = model.get("total");
     const root = make("section", {
       class: "training-dashboard", "aria-label": "Training dashboard",
-      "data-lm-suppress-shortcuts": "true",
     });
     const button = (label) => make("button", { type: "button" }, label);
     const [run, pause, stop] = ["Run", "Pause", "Stop"].map(button);

@@ -130,7 +130,10 @@ const GIVEN = [...NAMES, "letters", "lengths", "windows", "channels", "context",
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const given = () => Object.fromEntries(GIVEN.map((name) => [name, model.get(name)]));
     const start = given();
     const places = {
@@ -167,7 +170,7 @@ export default {
     const said = make("output", { "aria-live": "polite" });
     const charts = make("div", { class: "charts" });
     const root = make("section", {
-      class: "model-explorer", "aria-label": "Model explorer", "data-lm-suppress-shortcuts": "true",
+      class: "model-explorer", "aria-label": "Model explorer",
     }, controls, buttons, said, charts);
     el.append(root);
     text.addEventListener("input", () => model.set("pattern", text.value.trim().toUpperCase()));

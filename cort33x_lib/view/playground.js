@@ -69,7 +69,10 @@ let widgets = 0; // so that two on one page have labels of their own
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const { bytes, made } = readMerges(model.get("merges"));
     const pattern = new RegExp(model.get("expression"), "gu");
     const count = model.get("merges").length;
@@ -86,7 +89,6 @@ export default {
     const detail = make("p", { class: "detail", "aria-live": "polite" });
     const root = make("section", {
       class: "tokenizer-playground", "aria-label": "Tokenizer playground",
-      "data-lm-suppress-shortcuts": "true",
     },
       make("label", { for: box.id }, "Text"), box, figures, tokens, detail,
       make("div", { class: "merges" },

@@ -40,7 +40,10 @@ let widgets = 0; // so that two on one page have labels of their own
 
 export default {
   render({ model, el }) {
-    el.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, keys in here stay here
+    // JupyterLab takes the keys of a focused element that does not say this itself.
+    el.addEventListener("focusin", ({ target }) => {
+      target.dataset.lmSuppressShortcuts = "true";
+    });
     const reader = new Reader(model.get("weights"), model.get("config"));
     const pieces = new Pieces(model.get("merges"), model.get("expression"));
     const context = model.get("config").context;
@@ -58,7 +61,6 @@ export default {
     const status = make("p", { class: "status", role: "status" });
     el.append(make("section", {
       class: "sampling-explorer", "aria-label": "Sampling explorer",
-      "data-lm-suppress-shortcuts": "true",
     },
       make("label", { for: box.id }, "Prompt"), box, controls,
       make("p", { class: "hint" }, "What may come next: the frame is what the model expects, " +
