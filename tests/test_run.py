@@ -160,7 +160,7 @@ def test_setup_in_a_path_with_spaces_after_every_interruption(small):
     stopped = start(small, "setup")
     wait_for((small / "building").exists)
     os.killpg(stopped.pid, signal.SIGINT)
-    assert stopped.communicate(timeout=20)[1] == (
+    assert stopped.communicate(timeout=120)[1] == (
         "\nStopped. Call it again to carry on.\n"
     )
     assert stopped.returncode == 130 and not ready.exists()
@@ -250,7 +250,7 @@ def test_a_port_in_use_is_said_and_another_one_taken(tmp_path):
 
         wait_for(answers)
     os.killpg(lab.pid, signal.SIGINT)
-    lab.communicate(timeout=20)
+    lab.communicate(timeout=120)
     assert lab.returncode == 0
     assert not answers()
 
