@@ -99,6 +99,10 @@ class Baseline(nn.Module):
             BaselineBlock(C, heads, width) for _ in config.pattern
         )
         self.norm = nn.LayerNorm(C)
+        # PyTorch's own first embeddings are fifty times as large. Tied to the head, they
+        # make probabilities too small for float32, with which processors are slow.
+        for table in (self.embedding, self.places):
+            nn.init.normal_(table.weight, 0, 0.02)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         x = self.embedding(inputs) + self.places.weight[: inputs.size(1)]
