@@ -22,10 +22,10 @@ from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.text.story_world import World
 from cort33x_lib.text.token_files import encode_documents, encode_to_file
 from cort33x_lib.text.tokenizer import train_tokenizer
-from cort33x_lib.training.loop import take_step
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import describe_machine
+from cort33x_lib.training.step import take_step
 
 ROUNDS, BATCHES = 15, 100
 

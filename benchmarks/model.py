@@ -36,10 +36,10 @@ from cort33x_lib.files import PROJECT, write_atomically
 from cort33x_lib.model.config import CONFIGS, ModelConfig
 from cort33x_lib.model.cost import fit_to_budget, forward_flops, parameters
 from cort33x_lib.model.transformer import Transformer
-from cort33x_lib.training.loop import take_step
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import describe_machine
+from cort33x_lib.training.step import take_step
 
 RECORD = PROJECT / "data" / "runs" / "training-step.json"
 CORT33X, TOUR = CONFIGS["cort33x"], CONFIGS["tour"]
@@ -99,8 +99,8 @@ class Baseline(nn.Module):
             BaselineBlock(C, heads, width) for _ in config.pattern
         )
         self.norm = nn.LayerNorm(C)
-        # PyTorch's own first embeddings are fifty times as large. Tied to the head, they
-        # make probabilities too small for float32, with which processors are slow.
+        # PyTorch's own first embeddings are fifty times as large. Tied to the head,
+        # they make numbers too small for float32, with which processors are slow.
         for table in (self.embedding, self.places):
             nn.init.normal_(table.weight, 0, 0.02)
 

@@ -29,10 +29,12 @@ from cort33x_lib.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from cort33x_lib.training.loop import NotFiniteError, take_step, train
-from cort33x_lib.training.optimizer import learning_rate, make_optimizer
+from cort33x_lib.training.loop import train
+from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import Run, make_manifest
+from cort33x_lib.training.schedule import learning_rate
+from cort33x_lib.training.step import NotFiniteError, take_step
 
 BYTES = Tokenizer(())  # 256 bytes and the end token
 CONFIG = replace(CONFIGS["tiny"], vocabulary=BYTES.vocabulary)

@@ -15,7 +15,7 @@ from cort33x_lib.files import PROJECT
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.corpus import MissingSources, standard_library
-from cort33x_lib.training.loop import take_step
+from cort33x_lib.training.step import take_step
 
 TOLERANCE = 1e-4  # between single precision on a device and double on the CPU
 

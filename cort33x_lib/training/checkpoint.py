@@ -20,6 +20,7 @@ from torch import Tensor
 from cort33x_lib import files
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.training.optimizer import states
 
 TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
 
@@ -42,10 +43,11 @@ class Checkpoint:
 def _optimizer_tensors(
     model: Transformer, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
+    remembered = states(optimizer)
     return {
         f"{name}/{key}": value
         for name, weights in model.named_parameters()
-        for key, value in optimizer.state[weights].items()
+        for key, value in remembered[weights].items()
     }
 
 
@@ -150,9 +152,11 @@ def restore(
         )
     model.load_state_dict(load_file(checkpoint.folder / TENSOR_FILES[0]))
     tensors = load_file(checkpoint.folder / TENSOR_FILES[1])
+    remembered = states(optimizer)
     for name, weights in model.named_parameters():
-        optimizer.state[weights] = {
-            key.removeprefix(f"{name}/"): value
+        remembered[weights].clear()
+        remembered[weights].update(
+            (key.removeprefix(f"{name}/"), value)
             for key, value in tensors.items()
             if key.rpartition("/")[0] == name
-        }
+        )

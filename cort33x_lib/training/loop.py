@@ -1,31 +1,24 @@
 """The training loop: a generator that takes a step each time it is asked for one.
 
 It prints nothing and plots nothing. The caller does, between the steps, and pauses by
-not asking and stops by closing it. Chosen: fp32 on the model's device. Left out:
-mixed precision, several machines.
+not asking and stops by closing it. Left out: several machines, see `distributed`.
 """
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import newest_checkpoint, restore, save_checkpoint
-from cort33x_lib.training.optimizer import learning_rate, make_optimizer
+from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
-
-
-class NotFiniteError(ArithmeticError):
-    """The loss or a gradient is not a number any more; the weights were not touched."""
+from cort33x_lib.training.schedule import learning_rate
+from cort33x_lib.training.step import MicroBatch, NotFiniteError, take_step
 
 
 @contextmanager
@@ -44,32 +37,16 @@ def interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def take_step(
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: list[tuple[Tensor, Tensor]],
-    rate: float,
-    clip: float,
-) -> tuple[float, float]:
-    """One update of the weights; gives the loss before it and the gradient's norm.
-
-    The loss is in nats per token, the mean over all micro-batches, which are of one
-    size. The norm is the one before clipping. Raises NotFiniteError, weights untouched.
-    """
-    loss = 0.0
-    for inputs, targets in micro_batches:
-        part = model.loss(inputs, targets) / len(micro_batches)
-        part.backward()
-        loss += part.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        optimizer.zero_grad()
-        raise NotFiniteError(f"loss {loss}, gradient norm {norm}")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss, norm
+def micro_batches(
+    model: Transformer, batches: Batches | Mixture, recipe: Recipe, step: int
+) -> list[MicroBatch]:
+    """What a step, counted from 1, is computed from, on the model's device."""
+    device = model.embedding.weight.device
+    first = (step - 1) * recipe.accumulation
+    return [
+        tuple(ids.to(device) for ids in batches[number])
+        for number in range(first, first + recipe.accumulation)
+    ]
 
 
 def train(
@@ -77,11 +54,13 @@ def train(
     batches: Batches | Mixture,
     recipe: Recipe,
     run: Run | None = None,
+    examine: Callable[[Transformer], float] | None = None,
 ) -> Iterator[dict]:
     """Train, and yield one dictionary of measurements a step.
 
     step, from 1 · loss, in nats per token · learning_rate · gradient_norm, before
-    clipping · clipped · tokens, in all · seconds, in all · tokens_per_second
+    clipping · clipped · tokens, in all · seconds, in all · tokens_per_second ·
+    held_out, what `examine` gives every `examine_every` steps and after the last
 
     With a run, every step is written to its record, and every `save_every` steps, and
     however the loop ends, a checkpoint is saved; a run that holds one goes on from it.
@@ -90,33 +69,26 @@ def train(
     """
     optimizer = make_optimizer(model, recipe)
     done = 0
-    facts = (
-        {name: run.manifest[name] for name in ("corpus", "tokenizer")} if run else {}
-    )
     if run and any(run.checkpoints.glob("step-*")):
         checkpoint = newest_checkpoint(run.checkpoints)
-        restore(checkpoint, model, optimizer, facts)
+        restore(checkpoint, model, optimizer, run.facts)
         done = checkpoint.step
         run.forget_after(done)
-    device = model.embedding.weight.device
     seconds = 0.0
 
     try:
         for step in range(done + 1, recipe.steps + 1):
             with interrupts_held():
                 started = time.perf_counter()
-                first = (step - 1) * recipe.accumulation
-                micro_batches = [
-                    tuple(ids.to(device) for ids in batches[number])
-                    for number in range(first, first + recipe.accumulation)
-                ]
                 rate = learning_rate(recipe, step)
+                parts = micro_batches(model, batches, recipe, step)
                 try:
                     loss, norm = take_step(
-                        model, optimizer, micro_batches, rate, recipe.clip
+                        model, optimizer, parts, rate, recipe.clip, recipe.precision
                     )
                 except NotFiniteError as fault:
-                    raise NotFiniteError(f"step {step}: {fault}") from None
+                    fault.args = (f"step {step}: {fault}",)
+                    raise
                 done = step
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
@@ -130,12 +102,22 @@ def train(
                     "seconds": round(seconds, 4),
                     "tokens_per_second": round(recipe.tokens_per_step / elapsed, 1),
                 }
+                if examine and is_due(recipe, step):
+                    measured["held_out"] = examine(model)
                 if run:
                     run.append(**measured)
                     if step % recipe.save_every == 0:
-                        save_checkpoint(run.checkpoints, step, model, optimizer, facts)
+                        save_checkpoint(
+                            run.checkpoints, step, model, optimizer, run.facts
+                        )
             yield measured
     finally:
         if run and done:
             with interrupts_held():
-                save_checkpoint(run.checkpoints, done, model, optimizer, facts)
+                save_checkpoint(run.checkpoints, done, model, optimizer, run.facts)
+
+
+def is_due(recipe: Recipe, step: int) -> bool:
+    """Whether the model is examined after this step."""
+    every = recipe.examine_every
+    return bool(every) and (step % every == 0 or step == recipe.steps)

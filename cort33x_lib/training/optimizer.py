@@ -1,43 +1,124 @@
-"""The optimizer and its learning rate.
+"""Optimizers: from gradients to the next weights.
 
-Chosen: AdamW, decay on matrices only, warm-up and cosine. Left out: other schedules.
+Chosen: AdamW as in its paper, with PyTorch's fused form for every run; Muon for the
+matrices of the blocks. Each group of weights has `rate_scale`: its learning rate is
+that many times the schedule's. Left out: other optimizers.
 """
 
-from math import cos, pi
+from collections.abc import Iterable
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from cort33x_lib.training.recipe import Recipe
 
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial in `orthogonalise`
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of a step, counted from 1: a straight rise, then half a cosine.
 
-    The last step has exactly `final_rate`. Loshchilov and Hutter (2017), SGDR.
+def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """About the nearest matrix whose singular values are all one.
+
+    (..., M, N) -> (..., M, N). Newton-Schulz iteration: Jordan et al. (2024), Muon.
     """
-    rise = round(recipe.steps * recipe.warmup)
-    if step <= rise:
-        return recipe.peak_rate * step / rise
-    progress = (step - rise) / (recipe.steps - rise)  # from 0 to 1
-    height = (1 + cos(pi * progress)) / 2  # from 1 to 0
-    return recipe.final_rate + (recipe.peak_rate - recipe.final_rate) * height
+    a, b, c = COEFFICIENTS
+    tall = matrix.size(-2) > matrix.size(-1)
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW in two groups: matrices, which decay, and all other weights, which do not.
+class Muon(Optimizer):
+    """Momentum whose matrix is made orthogonal before it is taken as the update.
 
-    The embedding is a table, one row a token, and does not decay either; nor do the
-    numbers that mix the residual stream. Loshchilov and Hutter (2019).
+    Jordan et al. (2024). The update of a matrix (M, N) is scaled by
+    max(1, M / N) ** 0.5. Decay is that of AdamW.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(
+            groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        )
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for weights in group["params"]:
+                if weights.grad is None:
+                    continue
+                state = self.state[weights]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weights)
+                mean = state["momentum"]
+                mean.lerp_(weights.grad, 1 - group["momentum"])
+                ahead = weights.grad.lerp(mean, group["momentum"])
+                size = max(1.0, weights.size(-2) / weights.size(-1)) ** 0.5
+                weights.mul_(1 - group["lr"] * group["weight_decay"])
+                weights.add_(orthogonalise(ahead), alpha=-group["lr"] * size)
+
+
+class Together:
+    """Several optimizers, each with weights of its own, handled as one."""
+
+    def __init__(self, parts: list[Optimizer]):
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The groups of all parts."""
+        return list(chain(*(part.param_groups for part in self.parts)))
+
+    def step(self, closure: None = None) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+
+def states(optimizer: Optimizer | Together) -> dict[Tensor, dict[str, Tensor]]:
+    """What is remembered of each weight tensor; to be changed in place."""
+    parts = optimizer.parts if isinstance(optimizer, Together) else [optimizer]
+    return {
+        weights: part.state[weights]
+        for part in parts
+        for group in part.param_groups
+        for weights in group["params"]
+    }
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer | Together:
+    """The recipe's optimizer, its weights in groups: matrices decay, others do not.
+
+    The embedding is a table, one row a token, and does not decay; nor do the numbers
+    that mix the residual stream. Loshchilov and Hutter (2019).
     """
     matrices, others = [], []
     for name, weights in model.named_parameters():
         decays = name.endswith(".weight") and not name.startswith("embedding")
         (matrices if decays else others).append(weights)
-    groups = [
-        {"params": matrices, "weight_decay": recipe.decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    decaying = {"params": matrices, "weight_decay": recipe.decay}
+    level = {"params": others, "weight_decay": 0.0, "rate_scale": 1.0}
+    if recipe.optimizer == "adamw":
+        return adamw([decaying | {"rate_scale": 1.0}, level], recipe)
+    scale = recipe.matrix_rate / recipe.peak_rate
+    muon = Muon([decaying | {"rate_scale": scale}], lr=recipe.matrix_rate)
+    return Together([muon, adamw([level], recipe)])
+
+
+def adamw(groups: list[dict], recipe: Recipe) -> Optimizer:
+    """AdamW over groups of weights, in PyTorch's fused form."""
     return torch.optim.AdamW(
         groups, lr=recipe.peak_rate, betas=recipe.betas, fused=True
     )

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+CHOICES = {
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine", "wsd"),
+    "precision": ("float32", "bfloat16"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -22,14 +28,37 @@ class Recipe:
     clip: float  # longest gradient, as the norm over all weights
     save_every: int  # steps from one checkpoint to the next
     seed: int  # decides the order of the documents and the first weights
+    optimizer: str = "adamw"  # or "muon", for the matrices of the blocks
+    matrix_rate: float = 0.02  # Muon's highest learning rate
+    schedule: str = "cosine"  # or "wsd": warm up, stay, fall at the end
+    cooldown: float = 0.2  # share of the steps in which "wsd" falls
+    precision: str = "float32"  # or "bfloat16": autocast, weights stay in float32
+    compiled: bool = False  # whether torch.compile makes the model's loss
+    examine_every: int = 0  # steps from one examination to the next, 0 for none
 
     def __post_init__(self):
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                names = " or ".join(map(repr, known))
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {names}")
         for name in ("steps", "rows", "length", "accumulation", "save_every"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a whole number from 1")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup!r}, expected a share from 0 to 1")
+        if type(self.examine_every) is not int or self.examine_every < 0:
+            every = f"examine_every is {self.examine_every!r}"
+            raise ValueError(f"{every}, expected a whole number from 0")
+        for name in ("warmup", "cooldown"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} is {share!r}, expected a share from 0 to 1")
+        if self.schedule == "wsd" and self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"warmup {self.warmup} and cooldown {self.cooldown}, expected at most 1"
+                " together"
+            )
+        if not self.matrix_rate > 0:
+            raise ValueError(f"matrix_rate is {self.matrix_rate!r}, expected above 0")
         if not 0 < self.final_rate <= self.peak_rate:
             raise ValueError(
                 f"rates are {self.peak_rate!r} and {self.final_rate!r}, "

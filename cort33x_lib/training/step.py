@@ -1,0 +1,102 @@
+"""One update of the weights, from as many micro-batches as it takes.
+
+Nothing is changed before the loss and every gradient are known to be finite.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cort33x_lib.training.optimizer import Together
+
+MicroBatch = tuple[Tensor, Tensor]  # inputs and targets, (B, T) each
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient is not a number any more; the weights were not touched.
+
+    `groups` names the layer groups whose gradients are broken, `micro_batches` the
+    places, from 0, of micro-batches whose loss is.
+    """
+
+    def __init__(self, message: str, groups: list[str], micro_batches: list[int]):
+        super().__init__(message)
+        self.groups, self.micro_batches = groups, micro_batches
+
+
+class Watcher(Protocol):
+    """Who looks at the weights while they are trained; see `telemetry`."""
+
+    def before_update(self, model: nn.Module) -> None:
+        """Gradients are known and not yet clipped, weights are the old ones."""
+
+    def after_update(self, model: nn.Module) -> None:
+        """Weights are the new ones."""
+
+
+def layer_group(name: str) -> str:
+    """The part of the model that a weight belongs to: "blocks.3.mixer", "embedding"."""
+    parts = name.split(".")
+    return ".".join(parts[:3] if parts[0] == "blocks" else parts[:1])
+
+
+def take_step(
+    model: nn.Module,
+    optimizer: Optimizer | Together,
+    micro_batches: Sequence[MicroBatch],
+    rate: float,
+    clip: float,
+    precision: str = "float32",
+    watcher: Watcher | None = None,
+) -> tuple[float, float]:
+    """One update of the weights; gives the loss before it and the gradient's norm.
+
+    The loss is in nats per token, the mean over the counted tokens of all
+    micro-batches, however many each has. The norm is the one before clipping. Raises
+    NotFiniteError, weights untouched.
+    """
+    counts = [int((targets != -100).sum()) for _, targets in micro_batches]
+    losses = []
+    for (inputs, targets), count in zip(micro_batches, counts, strict=True):
+        half = precision == "bfloat16"
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
+            part = model.loss(inputs, targets) * (count / sum(counts))
+        part.backward()
+        losses.append(part.detach())
+    shares = torch.stack(losses).tolist()
+    if watcher:
+        watcher.before_update(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    if not all(map(math.isfinite, (norm, *shares))):
+        fault = describe_fault(model, shares, norm)
+        optimizer.zero_grad()
+        raise fault
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
+    optimizer.step()
+    if watcher:
+        watcher.after_update(model)
+    optimizer.zero_grad()
+    return sum(shares), norm
+
+
+def describe_fault(
+    model: nn.Module, shares: list[float], norm: float
+) -> NotFiniteError:
+    """What is broken: which losses, and in which groups the gradients.
+
+    Clipping by a norm that is not finite breaks every gradient, so groups are named
+    only where the norm itself could be taken.
+    """
+    groups = {
+        layer_group(name): None
+        for name, weights in model.named_parameters()
+        if weights.grad is not None and not weights.grad.isfinite().all()
+    }
+    broken = [place for place, share in enumerate(shares) if not math.isfinite(share)]
+    message = f"loss {sum(shares)}, gradient norm {norm}"
+    return NotFiniteError(message, [*groups], broken)
