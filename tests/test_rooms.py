@@ -15,7 +15,7 @@ ARROWS = {
     "files": set(),  # plumbing that every room may use
 }
 OUTSIDE = {"book", "tests", "run", "mirror", "troubles", "pickle"}
-FILE_LINES, LIBRARY_LINES = 300, 10_000
+FILE_LINES, LIBRARY_LINES = 300, 14_000
 NEVER = {"eval", "exec", "print", "torch.load", "pickle", "builtins.eval"}
 AT_IMPORT = (
     ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign
@@ -128,6 +128,6 @@ def test_allowed_imports_are_no_fault(tmp_path):
 
 def test_too_long_a_library_is_found(tmp_path):
     (tmp_path / "lab").mkdir()
-    for number in range(35):
+    for number in range(50):
         (tmp_path / "lab" / f"a{number}.py").write_text("x = 1\n" * 290)
-    assert faults_of(tmp_path) == ["the library has 10150 lines"]
+    assert faults_of(tmp_path) == ["the library has 14500 lines"]

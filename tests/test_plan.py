@@ -1,0 +1,102 @@
+"""Plans: a run in one description, from names, files and changes, and its start."""
+
+from dataclasses import replace
+
+import pytest
+
+from cort33x_lib.lab.launch import Training, launch, reopen
+from cort33x_lib.lab.plan import PLANS, CorpusPlan, plan_of, read_plan
+from cort33x_lib.text.corpus import Document, save_corpus
+from cort33x_lib.training.record import Run
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+def test_name_file_and_changes_in_this_order(tmp_path):
+    file = tmp_path / "plan.toml"
+    file.write_text(
+        'plan = "tiny"\n[recipe]\nsteps = 30\nclip = 2\n[model]\nwindow = 4\n'
+    )
+    changes = ["recipe.steps=40", "model.pattern=FF", "recipe.betas=[0.8, 0.9]"]
+    plan = read_plan("tour", file, changes)
+    assert (plan.recipe.steps, plan.recipe.clip, plan.model.window) == (40, 2.0, 4)
+    assert (plan.model.pattern, plan.recipe.betas) == ("FF", (0.8, 0.9))
+    assert plan.corpus == PLANS["tiny"].corpus
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("recipe.stepz=3", "no key 'recipe.stepz', expected one of recipe.steps"),
+        ("recipes.steps=3", "no key 'recipes', expected one of recipe"),
+        ("recipe.steps=many", "recipe.steps is 'many', expected a int like 20"),
+        ("recipe.steps=1.5", "recipe.steps is 1.5"),
+        ("recipe.steps=0", "steps is 0, expected a whole number from 1"),
+        ("steps=3", "expected part.key=value"),
+        ("recipe.steps", "expected part.key=value"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        read_plan("tiny", changes=[change])
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path):
+    file = tmp_path / "plan.toml"
+    for text, message in [
+        ("recipe = 3", "expected a table"),
+        ("recipe = {", "is not TOML"),
+        ('plan = "tinny"', "no plan 'tinny', expected one of tiny"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_plan("tour", file)
+
+
+def without_times(metrics):
+    return [{k: v for k, v in m.items() if k not in TIMES} for m in metrics]
+
+
+def test_a_run_goes_on_from_its_manifest_alone(tmp_path):
+    plan = PLANS["tiny"]
+    whole = launch(plan, "whole", tmp_path)
+    list(whole.steps())
+    part = launch(plan, "part", tmp_path)
+    for measured in part.steps():
+        if measured["step"] == 7:
+            break
+    again = reopen(Run(part.run.folder))
+    assert again.plan == plan == plan_of(part.run.manifest)
+    list(again.steps())
+    assert without_times(again.run.metrics()) == without_times(whole.run.metrics())
+    assert [m["step"] for m in whole.run.metrics() if "held_out" in m] == [10, 20]
+    assert whole.floor < whole.examine(whole.model)
+
+
+def test_a_corpus_of_ones_own_is_split_by_unit_and_cut_to_the_context(tmp_path):
+    documents = [
+        Document(f"The number {n} " * 300, f"unit {n}", f"file {n}", "CC0-1.0")
+        for n in range(120)
+    ]
+    save_corpus(tmp_path / "corpus", documents)
+    plan = replace(
+        PLANS["tiny"], corpus=CorpusPlan(str(tmp_path / "corpus"), 1000, 1000)
+    )
+    plan = replace(plan, model=replace(plan.model, vocabulary=300))
+    training = Training(plan)
+    assert len(training.documents) + len(training.examined) == 120
+    units = {d.unit for d in training.documents} & {d.unit for d in training.examined}
+    assert not units and training.floor is None
+    assert len(training.held_out) > len(training.examined)
+    assert training.held_out.nbytes.sum() == sum(d.nbytes for d in training.examined)
+    assert training.examine(training.model) > 5
+
+
+def test_a_run_of_another_kind_cannot_go_on(tmp_path):
+    training = launch(PLANS["tiny"], "run", tmp_path)
+    training.run.manifest["tokenizer"] = "0" * 64
+    with pytest.raises(ValueError, match="the tokenizer of .* was 000000000000, today"):
+        reopen(training.run)
+    del training.run.manifest["plan"]
+    with pytest.raises(ValueError, match="not started from a plan"):
+        reopen(training.run)
