@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from cort33x_lib.training.optimizer import Together
@@ -19,13 +20,20 @@ MicroBatch = tuple[Tensor, Tensor]  # inputs and targets, (B, T) each
 class NotFiniteError(ArithmeticError):
     """A loss or a gradient is not a number any more; the weights were not touched.
 
-    `groups` names the layer groups whose gradients are broken, `micro_batches` the
-    places, from 0, of micro-batches whose loss is.
+    `groups` names the layer groups whose gradients are broken, `weights` those whose
+    weights were broken before, and `micro_batches` the places, from 0, of micro-batches
+    whose loss is.
     """
 
-    def __init__(self, message: str, groups: list[str], micro_batches: list[int]):
+    def __init__(
+        self,
+        message: str,
+        groups: list[str],
+        micro_batches: list[int],
+        weights: list[str],
+    ):
         super().__init__(message)
-        self.groups, self.micro_batches = groups, micro_batches
+        self.groups, self.micro_batches, self.weights = groups, micro_batches, weights
 
 
 class Watcher(Protocol):
@@ -70,11 +78,14 @@ def take_step(
     shares = torch.stack(losses).tolist()
     if watcher:
         watcher.before_update(model)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    gradients = [w.grad for w in model.parameters() if w.grad is not None]
+    length = get_total_norm(gradients)
+    norm = length.item()
     if not all(map(math.isfinite, (norm, *shares))):
         fault = describe_fault(model, shares, norm)
         optimizer.zero_grad()
         raise fault
+    clip_grads_with_norm_(model.parameters(), clip, length)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_scale", 1.0)
     optimizer.step()
@@ -87,16 +98,22 @@ def take_step(
 def describe_fault(
     model: nn.Module, shares: list[float], norm: float
 ) -> NotFiniteError:
-    """What is broken: which losses, and in which groups the gradients.
+    """What is broken: which losses, and the gradients and weights of which groups.
 
-    Clipping by a norm that is not finite breaks every gradient, so groups are named
-    only where the norm itself could be taken.
+    To be called before gradients are clipped: clipping by a norm that is not finite
+    breaks every one of them.
     """
-    groups = {
+    named = [*model.named_parameters()]
+    gradients = {
         layer_group(name): None
-        for name, weights in model.named_parameters()
+        for name, weights in named
         if weights.grad is not None and not weights.grad.isfinite().all()
     }
+    weights = {layer_group(name): None for name, w in named if not w.isfinite().all()}
     broken = [place for place, share in enumerate(shares) if not math.isfinite(share)]
     message = f"loss {sum(shares)}, gradient norm {norm}"
-    return NotFiniteError(message, [*groups], broken)
+    if weights:
+        message += f", broken weights in {', '.join(weights)}"
+    elif gradients:
+        message += f", broken gradients in {', '.join(gradients)}"
+    return NotFiniteError(message, [*gradients], broken, [*weights])
