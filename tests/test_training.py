@@ -32,7 +32,7 @@ from cort33x_lib.training.checkpoint import (
 from cort33x_lib.training.loop import train
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import RECIPES
-from cort33x_lib.training.record import Run, make_manifest
+from cort33x_lib.training.record import OF_THE_MACHINE, Run, make_manifest
 from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.step import NotFiniteError, take_step
 
@@ -40,7 +40,6 @@ BYTES = Tokenizer(())  # 256 bytes and the end token
 CONFIG = replace(CONFIGS["tiny"], vocabulary=BYTES.vocabulary)
 RECIPE = RECIPES["tiny"]
 SOURCE = Path(argparse.__file__).read_text(encoding="utf-8")
-TIMES = ("seconds", "tokens_per_second")
 
 
 def make_batches(recipe=RECIPE):
@@ -63,7 +62,7 @@ def weights_hash(model):
 
 
 def without_times(metrics):
-    return [{k: v for k, v in m.items() if k not in TIMES} for m in metrics]
+    return [{k: v for k, v in m.items() if k not in OF_THE_MACHINE} for m in metrics]
 
 
 def test_learning_rate_rises_then_falls_to_its_end():

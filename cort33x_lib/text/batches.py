@@ -46,11 +46,19 @@ class Batches:
         """Inputs and, for each, the token that follows it: int64 (B, T) and (B, T)."""
         if step < 0:
             raise ValueError(f"step {step}: expected a whole number from 0")
-        numbers = range(step * self.rows, (step + 1) * self.rows)
-        return as_batch([self.row(number) for number in numbers])
+        first = step * self.rows
+        return as_batch([self.row(first + place) for place in range(self.rows)])
 
     def row(self, number: int) -> np.ndarray:
         """Row `number` of all the rows of all epochs: ids (T + 1,)."""
+        parts = [[self.tokens.end]]
+        for document in self.documents(number):
+            first, end = self.tokens.starts[document : document + 2]
+            parts.append(self.tokens.ids[first : min(end, first + self.length)])
+        return np.concatenate(parts)[: self.length + 1]
+
+    def documents(self, number: int) -> np.ndarray:
+        """The numbers of the documents that are read in row `number`."""
         while self._before[-1] <= number:
             _, bounds = self._epoch(len(self._before) - 1)
             self._before.append(self._before[-1] + len(bounds) - 1)
@@ -58,11 +66,7 @@ class Batches:
         epoch = bisect_right(self._before, number) - 1
         order, bounds = self._epoch(epoch)
         place = number - self._before[epoch]
-        parts = [[self.tokens.end]]
-        for document in order[bounds[place] : bounds[place + 1]]:
-            first, end = self.tokens.starts[document : document + 2]
-            parts.append(self.tokens.ids[first : min(end, first + self.length)])
-        return np.concatenate(parts)[: self.length + 1]
+        return order[bounds[place] : bounds[place + 1]]
 
     def _pack(self, epoch: int) -> tuple[np.ndarray, list[int]]:
         used = self._used[epoch]

@@ -90,11 +90,14 @@ class Mixture:
         """Inputs and, for each, the token that follows it: int64 (B, T) and (B, T)."""
         if step < 0:
             raise ValueError(f"step {step}: expected a whole number from 0")
-        batches, turns, rows = [*self.sources.values()], self._shares.turns, []
-        for row in range(step * self.rows, (step + 1) * self.rows):
-            place = turns[row % len(turns)]
-            rows.append(batches[place].row(self._shares.given(row)[place]))
-        return as_batch(rows)
+        origins = map(self.origin, range(step * self.rows, (step + 1) * self.rows))
+        return as_batch([self.sources[name].row(number) for name, number in origins])
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """The source that gives a row, and the row's number among those it gives."""
+        turns = self._shares.turns
+        place = turns[row % len(turns)]
+        return [*self.sources][place], self._shares.given(row)[place]
 
     def counters(self, step: int) -> dict[str, int]:
         """How many rows each source has given before this step."""

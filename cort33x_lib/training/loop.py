@@ -19,6 +19,7 @@ from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
 from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.step import MicroBatch, NotFiniteError, take_step
+from cort33x_lib.training.telemetry import Telemetry
 
 
 @contextmanager
@@ -62,12 +63,14 @@ def train(
     clipping · clipped · tokens, in all · seconds, in all · tokens_per_second ·
     held_out, what `examine` gives every `examine_every` steps and after the last
 
-    With a run, every step is written to its record, and every `save_every` steps, and
+    With a run, these and those of `telemetry` go to its record, and every `save_every`
+    steps, and
     however the loop ends, a checkpoint is saved; a run that holds one goes on from it.
     Close the generator (leave the loop, or use contextlib.closing) to stop.
     Raises NotFiniteError, naming the step, before the weights are touched.
     """
     optimizer = make_optimizer(model, recipe)
+    telemetry = Telemetry(model, batches) if run else None
     done = 0
     if run and any(run.checkpoints.glob("step-*")):
         checkpoint = newest_checkpoint(run.checkpoints)
@@ -84,7 +87,13 @@ def train(
                 parts = micro_batches(model, batches, recipe, step)
                 try:
                     loss, norm = take_step(
-                        model, optimizer, parts, rate, recipe.clip, recipe.precision
+                        model,
+                        optimizer,
+                        parts,
+                        rate,
+                        recipe.clip,
+                        recipe.precision,
+                        telemetry,
                     )
                 except NotFiniteError as fault:
                     fault.args = (f"step {step}: {fault}",)
@@ -104,6 +113,8 @@ def train(
                 }
                 if examine and is_due(recipe, step):
                     measured["held_out"] = examine(model)
+                if telemetry:
+                    measured |= telemetry.measure(step, recipe.accumulation)
                 if run:
                     run.append(**measured)
                     if step % recipe.save_every == 0:

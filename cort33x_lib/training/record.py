@@ -3,14 +3,18 @@
     runs/NAME-001/manifest.json     what was trained, on what, by which code, where
     runs/NAME-001/metrics.jsonl     {"step": 1, "loss": 7.62, ...}, a line at a time
     runs/NAME-001/checkpoints/      see `checkpoint`
+    runs/NAME-001/not-finite-*/     see `replay`; only where a run was stopped
 
+A line has what `loop.train` yields, and what `telemetry` lists, in dictionaries by
+layer: {"gradient_norms": {"embedding": 0.3, "blocks.0.mixer": 0.1, ...}, ...}.
 Two runs never share a folder: a name that is taken gets the next number.
 """
 
+import ast
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,15 +27,53 @@ import torch
 from cort33x_lib import files
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.training.recipe import Recipe
+from cort33x_lib.training.telemetry import PROBE_EVERY, PROBE_TOKENS
 
 ROOMS = ("text", "model", "training", "lab")
+DEFINITIONS = ast.FunctionDef | ast.ClassDef
+OF_THE_MACHINE = ("seconds", "tokens_per_second", "memory")  # not the same bits again
+LIBRARY = Path(__file__).parents[1]
 
 
-def code_digest(room: str) -> str:
-    """The sha256 of a room's source: every Python file's name and bytes, in order."""
-    folder = Path(__file__).parents[1] / room
-    sources = sorted(folder.glob("*.py"))
-    return files.digest(b"".join(p.name.encode() + p.read_bytes() for p in sources))
+def function_digests(room: str, library: Path = LIBRARY) -> dict[str, dict[str, str]]:
+    """Digests of a room's code, by file and then by function, method or name.
+
+    Eight hexadecimal digits of each syntax tree's sha256. Docstrings, comments and
+    layout do not count. What a class holds beside its methods has the class's name.
+    """
+    return {
+        file.relative_to(library).as_posix(): {
+            name: files.digest(ast.dump(tree).encode())[:8]
+            for name, tree in pieces(ast.parse(file.read_bytes()))
+        }
+        for file in sorted((library / room).glob("*.py"))
+    }
+
+
+def pieces(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """The named parts of a file, docstrings taken out; "imports" has all imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, DEFINITIONS | ast.Module) and ast.get_docstring(node):
+            del node.body[0]
+    imports = []
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(node)
+        elif isinstance(node, ast.ClassDef):
+            methods = [x for x in node.body if isinstance(x, ast.FunctionDef)]
+            node.body = [x for x in node.body if x not in methods]
+            yield node.name, node
+            yield from ((f"{node.name}.{x.name}", x) for x in methods)
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name, node
+        else:
+            yield ast.unparse(getattr(node, "targets", [node])[0]), node
+    yield "imports", ast.Module(imports, [])
+
+
+def room_digest(functions: dict[str, dict[str, str]]) -> str:
+    """One sha256 for a whole room, from the digests of its parts."""
+    return files.digest(json.dumps(functions, sort_keys=True).encode())
 
 
 def processor_name() -> str:
@@ -63,12 +105,15 @@ def make_manifest(
     config: ModelConfig, recipe: Recipe, corpus: str, tokenizer: str
 ) -> dict:
     """All that a run depends on. `corpus` and `tokenizer` are their fingerprints."""
+    functions = {room: function_digests(room) for room in ROOMS}
     return {
         "corpus": corpus,
         "tokenizer": tokenizer,
         "model": asdict(config),
         "recipe": asdict(recipe),
-        "code": {room: code_digest(room) for room in ROOMS},
+        "code": {room: room_digest(functions[room]) for room in ROOMS},
+        "functions": {k: v for room in ROOMS for k, v in functions[room].items()},
+        "telemetry": {"probe_every": PROBE_EVERY, "probe_tokens": PROBE_TOKENS},
         "machine": describe_machine(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

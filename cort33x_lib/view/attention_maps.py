@@ -13,8 +13,9 @@ import torch
 import traitlets
 from torch import Tensor
 
-from cort33x_lib.model.attention import Attention, readable
+from cort33x_lib.model.attention import Attention
 from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.training.telemetry import softmax_weights
 
 
 @torch.no_grad()
@@ -39,29 +40,11 @@ def attention_weights(model: Transformer, ids: Sequence[int]) -> dict[int, Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    return {number: weights_of(model, number, x) for number, x in inputs.items()}
-
-
-def weights_of(model: Transformer, number: int, x: Tensor) -> Tensor:
-    """The weights of one layer, given what goes into its mixer.
-
-    (1, T, C) -> (H, T, T)
-    """
-    mixer, letter, T = (
-        model.blocks[number].mixer,
-        model.config.pattern[number],
-        x.size(1),
-    )
-    queries, keys, _ = mixer.project(x, torch.zeros(1, dtype=torch.int64))
-    keys = keys.repeat_interleave(mixer.heads // mixer.key_value_heads, dim=1)
-    scores = queries @ keys.mT * mixer.head_channels**-0.5  # (1, H, T, T)
-    window = 0 if letter == "F" else mixer.window
-    mask = readable(torch.tensor([T]), T, T, window)
-    scores = scores.masked_fill(~mask, -torch.inf)[0]  # (H, T, T)
-    if getattr(mixer, "sinks", None) is not None:
-        sinks = mixer.sinks.view(-1, 1, 1).expand(-1, T, 1)
-        return torch.cat([scores, sinks], dim=2).softmax(dim=2)[..., :T]
-    return scores.softmax(dim=2)
+    T = len(ids)
+    return {
+        number: softmax_weights(model.blocks[number].mixer, x)[0, :, :, :T]
+        for number, x in inputs.items()
+    }
 
 
 def pack_maps(weights: Tensor) -> str:
