@@ -9,7 +9,7 @@ from cort33x_lib.lab.plan import PLANS, CorpusPlan, plan_of, read_plan
 from cort33x_lib.text.corpus import Document, save_corpus
 from cort33x_lib.training.record import Run
 
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "memory")
 
 
 def test_name_file_and_changes_in_this_order(tmp_path):
