@@ -99,16 +99,22 @@ class Baseline(nn.Module):
             BaselineBlock(C, heads, width) for _ in config.pattern
         )
         self.norm = nn.LayerNorm(C)
-        # PyTorch's own first embeddings are fifty times as large. Tied to the head,
-        # they make numbers too small for float32, with which processors are slow.
-        for table in (self.embedding, self.places):
-            nn.init.normal_(table.weight, 0, 0.02)
+        for name, weights in self.named_parameters():  # as in nanoGPT
+            if weights.dim() > 1:
+                back = name.endswith(("project_out.weight", "narrow.weight"))
+                share = (2 * len(config.pattern)) ** -0.5 if back else 1
+                nn.init.normal_(weights, 0, 0.02 * share)
+            elif name.endswith("bias"):
+                nn.init.zeros_(weights)
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        x = self.embedding(inputs) + self.places.weight[: inputs.size(1)]
+    def read(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids) + self.places.weight[: ids.size(1)]
         for block in self.blocks:
             x = block(x)
-        logits = F.linear(self.norm(x), self.embedding.weight)  # (B, T, V)
+        return self.norm(x)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = F.linear(self.read(inputs), self.embedding.weight)  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
@@ -140,7 +146,9 @@ class HuggingFace(nn.Module):
         return self.model(input_ids=inputs, shift_labels=targets, labels=targets).loss
 
 
-def build(contender: str, config: ModelConfig) -> nn.Module:
+def build(
+    contender: str, config: ModelConfig, baseline: type[Baseline] = Baseline
+) -> nn.Module:
     """The contender with as many parameters as `config` has."""
     budget = sum(parameters(config).values())
     if contender in ("mixed", "uniform"):
@@ -150,7 +158,7 @@ def build(contender: str, config: ModelConfig) -> nn.Module:
 
     def made(width: int) -> nn.Module:
         if contender == "baseline":
-            return Baseline(config, width)
+            return baseline(config, width)
         return HuggingFace(contender, config, width)
 
     with torch.device("meta"):

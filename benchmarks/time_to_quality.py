@@ -1,0 +1,343 @@
+"""How long until our recipe is as good as a nanoGPT-style run is at its end?
+
+    .venv/bin/python benchmarks/time_to_quality.py clock     # milliseconds a step
+    .venv/bin/python benchmarks/time_to_quality.py train     # hours: the curves
+    .venv/bin/python benchmarks/time_to_quality.py           # what both say
+
+The plan, written before the first recorded run.
+
+Question. A plain model (learned positions, LayerNorm, GELU, biases, first weights and
+optimizer groups as in nanoGPT; AdamW with betas 0.9 and 0.99, decay 0.1, clip 1, a
+warm-up of 5% and a cosine to a tenth) trains for its budget. Which share of that time
+does the book's model with the book's recipe need to reach the same bits per byte?
+
+Sizes. 1M parameters with a budget of five minutes, 10M with ten. Both contenders have
+the same layers, channels and vocabulary and, by the width of their feed-forward layers,
+nearly the same parameters; both read the same rows of the same stories, none of which
+comes twice. Held out are the first 150 stories that fit in a row.
+
+Learning rates. The plain model tries five and keeps the one that is best at its end
+with seed 0; seeds 1 and 2 train with that one. Ours was set on seed 10 and trains on
+seeds 0, 1 and 2.
+
+Time. What a step computes does not depend on who else uses the machine, what it takes
+does. So the curves are recorded against steps, and the clock apart from them: on a
+quiet machine, in turns, every contender takes steps, and the median is its time a step.
+A schedule's length is fixed before its run: the plain model's so that it fills the
+budget by the clock, ours so that it would take half of that. Seconds are steps times
+the median. Examinations are not counted.
+
+Measure. The first examination of ours that is at least as good as the last of the
+plain model with the same seed; the share is its time over the budget. All curves are
+kept, seeds 0, 1 and 2.
+
+Ingredients. With seed 0 at 1M, ours is trained again with one ingredient taken out, in
+the same steps, and the plain model with ours' learning rates and schedule.
+
+No run is left out or repeated.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import median
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from model import Baseline, build
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cort33x_lib.files import PROJECT, write_atomically
+from cort33x_lib.lab.evaluation import evaluate
+from cort33x_lib.model.config import CONFIGS, ModelConfig
+from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.text.batches import Batches, Tokens, encode_documents
+from cort33x_lib.text.corpus import manifest
+from cort33x_lib.text.story_world import World
+from cort33x_lib.text.tokenizer import train_tokenizer
+from cort33x_lib.training.optimizer import make_optimizer
+from cort33x_lib.training.recipe import RECIPES, Recipe
+from cort33x_lib.training.record import make_manifest
+from cort33x_lib.training.schedule import learning_rate
+from cort33x_lib.training.step import take_step
+
+FOLDER = PROJECT / "data" / "runs" / "time-to-quality"
+SEEDS, POINTS, STORIES, HELD_OUT = (0, 1, 2), 24, 24_000, 150
+TOUR = CONFIGS["tour"]
+PLAIN = replace(RECIPES["tour"], peak_rate=1e-3, final_rate=1e-4, betas=(0.9, 0.99))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, the budget of the plain one, and how ours is trained."""
+
+    config: ModelConfig
+    minutes: int
+    plain_steps: int  # that fill the budget
+    steps: int  # of ours
+    recipe: Recipe
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+
+
+SIZES = {
+    "1M": Size(TOUR, 5, 2600, 1200, replace(RECIPES["tour"], peak_rate=8e-3)),
+    "10M": Size(
+        replace(
+            TOUR, channels=320, heads=5, key_value_heads=5, head_channels=64,
+            feed_forward=1280, pattern="WFWFWFWF",
+        ),
+        10, 1000, 450, replace(RECIPES["tour"], peak_rate=4e-3),
+    ),
+}  # fmt: skip
+
+
+class Plain(Baseline):
+    """The plain model, examined like ours."""
+
+    def __init__(self, config: ModelConfig, width: int):
+        super().__init__(config, width)
+        self.config = config
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, None]:
+        return F.linear(self.read(ids), self.embedding.weight), None
+
+
+def plain_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """As in nanoGPT: what has two dimensions decays, the rest does not."""
+    weights = list(model.parameters())
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.decay},
+        {"params": [w for w in weights if w.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=recipe.peak_rate, betas=recipe.betas, fused=True
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A contender: how it is built and trained, and what is replaced meanwhile."""
+
+    make: Callable[[ModelConfig, int], nn.Module]
+    recipe: Recipe
+    steps: int
+    optimizer: Callable = make_optimizer
+    replaced: tuple[str, Callable] | None = None
+
+
+def plain(config: ModelConfig, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build("baseline", config, Plain)
+
+
+def without_residual(config: ModelConfig, seed: int) -> nn.Module:
+    model = Transformer(config, seed)
+    model.residual.requires_grad_(False)
+    return model
+
+
+def as_it_is(x: Tensor, *_: object) -> Tensor:
+    return x
+
+
+def arms_of(size: Size) -> dict[str, Arm]:
+    """Every arm of a size by name: the plain one at each rate, ours, and ours without
+    one thing."""
+
+    def at(rate: float) -> Recipe:
+        return replace(PLAIN, peak_rate=rate, final_rate=rate / 10)
+
+    arms = {
+        f"plain {rate:g}": Arm(plain, at(rate), size.plain_steps, plain_optimizer)
+        for rate in size.rates
+    }
+    ours, layers = size.recipe, len(size.config.pattern)
+
+    def uniform(config: ModelConfig, seed: int) -> nn.Module:
+        return Transformer(replace(config, pattern="F" * layers), seed)
+
+    attention = "cort33x_lib.model.attention"
+    return arms | {
+        "ours": Arm(Transformer, ours, size.steps),
+        "plain model, our recipe": Arm(plain, ours, size.steps, plain_optimizer),
+        "our model, plain recipe": Arm(Transformer, at(1e-3), size.steps),
+        "no windows": Arm(uniform, ours, size.steps),
+        "no rotation": Arm(Transformer, ours, size.steps,
+                           replaced=(f"{attention}.rotate", as_it_is)),
+        "no residual numbers": Arm(without_residual, ours, size.steps),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every arm reads, and is examined on."""
+
+    tokens: Tokens
+    held_out: Tokens
+    corpus: str
+    floor: float  # bits per byte
+
+
+def load() -> Data:
+    world, length = World.load(), RECIPES["tour"].length
+    stories = list(world.stories("train", STORIES))
+    tokenizer = train_tokenizer((s.text for s in stories[:2000]), TOUR.vocabulary)
+    fitting = (
+        story
+        for story in world.stories("validation", 10 * HELD_OUT)
+        if len(tokenizer.encode(story.text)) < length
+    )
+    examined = list(islice(fitting, HELD_OUT))
+    held_out = encode_documents(tokenizer, examined)
+    nats = sum(story.nll for story in examined)
+    bits = nats / torch.log(torch.tensor(2.0)).item() / int(held_out.nbytes.sum())
+    tokens = encode_documents(tokenizer, stories)
+    return Data(tokens, held_out, manifest(stories)["fingerprint"], bits)
+
+
+def recipe_of(arm: Arm, seed: int) -> Recipe:
+    return replace(arm.recipe, steps=arm.steps, seed=seed)
+
+
+def train_arm(size_name: str, name: str, seed: int, data: Data) -> None:
+    """Train one arm with one seed and keep its curve, unless that is done already."""
+    size = SIZES[size_name]
+    arm = arms_of(size)[name]
+    path = FOLDER / f"{size_name}-{name.replace(' ', '-')}-seed-{seed}.json"
+    if path.exists():
+        return
+    recipe = recipe_of(arm, seed)
+    batches = Batches(data.tokens, recipe.rows, recipe.length, seed)
+    with mock.patch(*(arm.replaced or ("torch.pi", torch.pi))):
+        model = arm.make(size.config, seed)
+        optimizer = arm.optimizer(model, recipe)
+        every = max(arm.steps // POINTS, 1)
+        curve, started = [], time.process_time()
+        for step in tqdm(range(1, arm.steps + 1), path.stem, mininterval=10):
+            rate = learning_rate(recipe, step)
+            loss, _ = take_step(
+                model, optimizer, [batches[step - 1]], rate, recipe.clip
+            )
+            if step % every == 0 or step == arm.steps:
+                score = evaluate(model, data.held_out).bits_per_byte
+                curve.append([step, round(loss, 4), round(score, 5)])
+    made = make_manifest(size.config, recipe, data.corpus, data.tokens.tokenizer)
+    record = {
+        "arm": name,
+        "parameters": sum(w.numel() for w in model.parameters()),
+        "floor": round(data.floor, 5),
+        "processor_seconds": round(time.process_time() - started, 1),
+        "curve": curve,  # step, loss of the batch in nats, held-out bits per byte
+        "manifest": made,
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(record) + "\n")
+
+
+def last(size_name: str, name: str, seed: int) -> float:
+    return curve_of(size_name, name, seed)[-1][2]
+
+
+def curve_of(size_name: str, name: str, seed: int) -> list[list[float]]:
+    path = FOLDER / f"{size_name}-{name.replace(' ', '-')}-seed-{seed}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["curve"]
+
+
+def train_all(size_name: str, ingredients: bool) -> None:
+    data, size = load(), SIZES[size_name]
+    names = [f"plain {rate:g}" for rate in size.rates]
+    train_arm(size_name, "ours", 0, data)
+    for name in names:
+        train_arm(size_name, name, 0, data)
+    best = min(names, key=lambda name: last(size_name, name, 0))
+    for seed in SEEDS[1:]:
+        train_arm(size_name, "ours", seed, data)
+        train_arm(size_name, best, seed, data)
+    if ingredients:
+        for name in arms_of(size):
+            train_arm(size_name, name, 0, data)
+
+
+def clock(rounds: int, steps: int = 6) -> None:
+    """Milliseconds a step of every arm that differs in work, in turns."""
+    data, found = load(), {}
+    record = {"threads": torch.get_num_threads(), "rounds": rounds, "milliseconds": {}}
+    for size_name, size in SIZES.items():
+        arms = arms_of(size)
+        wanted = ["plain 0.001", "ours", "no windows"]
+        ready = {}
+        for name in wanted:
+            model = arms[name].make(size.config, 0)
+            ready[name] = model, arms[name].optimizer(model, recipe_of(arms[name], 0))
+        batches = Batches(data.tokens, 4, 256, 0)
+        for turn in tqdm(range(rounds + 1), size_name):
+            for name, (model, optimizer) in ready.items():
+                for step in range(steps):
+                    started = time.perf_counter()
+                    take_step(model, optimizer, [batches[step]], 1e-4, 1.0)
+                    taken = 1e3 * (time.perf_counter() - started)
+                    if turn:  # the first warms up
+                        found.setdefault((size_name, name), []).append(taken)
+        record["milliseconds"][size_name] = {
+            name: {
+                "median": round(median(found[size_name, name]), 2),
+                "range": [round(min(found[size_name, name]), 2),
+                          round(max(found[size_name, name]), 2)],
+            }
+            for name in wanted
+        }  # fmt: skip
+    made = make_manifest(TOUR, RECIPES["tour"], data.corpus, data.tokens.tokenizer)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    record["machine"] = made["machine"]
+    write_atomically(FOLDER / "clock.json", json.dumps(record, indent=1) + "\n")
+
+
+def report() -> None:
+    milliseconds = json.loads((FOLDER / "clock.json").read_text("utf-8"))[
+        "milliseconds"
+    ]
+    for size_name, size in SIZES.items():
+        names = [f"plain {rate:g}" for rate in size.rates]
+        done = [
+            n
+            for n in names
+            if list(FOLDER.glob(f"{size_name}-{n.replace(' ', '-')}-seed-0*"))
+        ]
+        if not done:
+            continue
+        best = min(done, key=lambda name: last(size_name, name, 0))
+        each = milliseconds[size_name]
+        budget = size.plain_steps * each["plain 0.001"]["median"] / 1e3
+        print(f"{size_name}: {best}, {size.plain_steps} steps in {budget:.0f} s")
+        for seed in SEEDS:
+            goal = last(size_name, best, seed)
+            ours = curve_of(size_name, "ours", seed)
+            step = next((step for step, _, bits in ours if bits <= goal), None)
+            took = (step or 0) * each["ours"]["median"] / 1e3
+            says = f"{took:.0f} s, {took / budget:.0%}" if step else "never"
+            print(f"  seed {seed}: {goal:.4f} bits per byte; ours there after {says}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=["clock", "train", "report"],
+                        default="report")  # fmt: skip
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=8)
+    given = parser.parse_args()
+    if given.part == "clock":
+        clock(given.rounds)
+    elif given.part == "train":
+        for name in given.sizes:
+            train_all(name, ingredients=name == "1M")
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()
