@@ -6,6 +6,7 @@ may leave its temporary file (`.write-*.tmp`), which nothing ever reads. Left ou
 locks, so two writers of one path are both safe and the last rename wins.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -56,14 +57,19 @@ def bring_to_disk(path: str | os.PathLike[str]) -> None:
     """Push a file's content, or a folder's renames, to the disk, where that works.
 
     Windows opens no folder, and some network disks cannot do it: the file is whole
-    all the same, so neither is an error.
+    all the same, so neither is an error. A disk that fails is: raises OSError.
     """
-    with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    folder = os.path.isdir(path)
+    if folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def digest(data: bytes) -> str:

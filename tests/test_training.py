@@ -25,6 +25,7 @@ from cort33x_lib.text.corpus import Document
 from cort33x_lib.text.tokenizer import Tokenizer
 from cort33x_lib.training.checkpoint import (
     CheckpointError,
+    Progress,
     load_model,
     newest_checkpoint,
     save_checkpoint,
@@ -193,7 +194,7 @@ def saved(tmp_path, steps=(1, 2)):
     optimizer = make_optimizer(model, RECIPE)
     for step in steps:
         take_step(model, optimizer, [make_batches()[step]], 1e-3, 1.0)
-        save_checkpoint(tmp_path, step, model, optimizer, {"corpus": "c"})
+        save_checkpoint(tmp_path, Progress(step), model, optimizer, {"corpus": "c"})
     return model
 
 
@@ -207,6 +208,7 @@ def test_checkpoint_gives_the_model_back(tmp_path):
         "checkpoint.json",
         "model.safetensors",
         "optimizer.safetensors",
+        "random.safetensors",
     ]
     assert set(load_file(checkpoint.folder / "model.safetensors")) == set(
         model.state_dict()
@@ -250,7 +252,8 @@ def test_a_broken_checkpoint_is_saved_anew_when_its_step_comes_again(tmp_path):
     left_by_a_kill = run.checkpoints / f"part-{newest.step:08d}"
     left_by_a_kill.mkdir()
     model = Transformer(CONFIG)
-    list(train(model, make_batches(), RECIPE, run))
+    with pytest.warns(RuntimeWarning, match="going on from step 10.*step-00000020"):
+        list(train(model, make_batches(), RECIPE, run))
     again = newest_checkpoint(run.checkpoints)
     assert (again.step, again.skipped) == (RECIPE.steps, ())
     assert weights_hash(load_model(again)) == weights_hash(model)
@@ -266,10 +269,10 @@ def test_another_model_or_tokenizer_is_refused(tmp_path):
     run = make_run(tmp_path)
     list(train(Transformer(CONFIG), make_batches(), RECIPE, run))
     other = Transformer(replace(CONFIG, pattern="FF"))
-    with pytest.raises(CheckpointError, match="pattern='WF'.* expected .*pattern='FF'"):
+    with pytest.raises(CheckpointError, match="model.pattern 'WF', expected 'FF'"):
         next(train(other, make_batches(), RECIPE, run))
     run.manifest["tokenizer"] = "another"
-    with pytest.raises(CheckpointError, match="expected .*another"):
+    with pytest.raises(CheckpointError, match="tokenizer '.*', expected 'another'"):
         next(train(Transformer(CONFIG), make_batches(), RECIPE, run))
 
 
@@ -355,12 +358,14 @@ def test_full_disk_leaves_earlier_checkpoints(small_disk):
     model = Transformer(CONFIG)
     optimizer = make_optimizer(model, RECIPE)
     take_step(model, optimizer, [make_batches()[0]], 1e-3, 1.0)
-    save_checkpoint(folder, 1, model, optimizer, {})
+    save_checkpoint(folder, Progress(1), model, optimizer, {})
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     room = 2**20 - size - size // 2
     (small_disk / "ballast").write_bytes(b"0" * room)
-    with pytest.raises(Exception, match="No space left|os error 28|I/O error"):
-        save_checkpoint(folder, 2, model, optimizer, {})
+    with pytest.raises(
+        Exception, match="needs [0-9,]+ bytes, [0-9,]+ are free .No space left"
+    ):
+        save_checkpoint(folder, Progress(2), model, optimizer, {})
     assert [f.name for f in folder.iterdir()] == ["step-00000001"]
     assert newest_checkpoint(folder).step == 1
 

@@ -80,7 +80,8 @@ class Mixture:
             )
         if len(tokenizers := {tokens.tokenizer for tokens in sources.values()}) > 1:
             raise ValueError(f"ids of {len(tokenizers)} tokenizers: expected one")
-        self.rows, self._shares = rows, Shares([parts[name] for name in sources])
+        self.rows, self.seed = rows, seed
+        self._shares = Shares([parts[name] for name in sources])
         self.sources = {
             name: Batches(tokens, rows, length, source_seed(seed, name))
             for name, tokens in sources.items()

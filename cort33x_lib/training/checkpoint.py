@@ -1,32 +1,70 @@
 """Checkpoints: all that is needed to go on, whole or not there at all.
 
     step-00000200/model.safetensors       weights by name
-    step-00000200/optimizer.safetensors   AdamW's two averages and count, by weight
-    step-00000200/checkpoint.json         step, config, facts, sha256 of both files
+    step-00000200/optimizer.safetensors   what the optimizer remembers of each weight
+    step-00000200/random.safetensors      where the random generators stand
+    step-00000200/checkpoint.json         progress, facts, sha256 of the three: the seal
 
-A checkpoint is written under another name, brought to disk, then renamed: whoever
-finds the folder finds it complete. Reading checks the sha256 before anything is used.
+A checkpoint is written under another name, brought to the disk, then renamed: whoever
+finds the folder finds it complete. The seal is written last, and reading checks it
+before anything is used. Nothing points to the newest: it is looked for.
+Chosen: full precision, one writer. Left out: a gradient scaler, which only float16
+needs; bfloat16 has the range of float32.
 """
 
 import json
+import math
 import shutil
-from dataclasses import asdict, dataclass
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
+from torch.optim import Optimizer
 
 from cort33x_lib import files
 from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.cost import parameters
 from cort33x_lib.model.transformer import Transformer
-from cort33x_lib.training.optimizer import states
+from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer_state import recall, remembered
+from cort33x_lib.training.randomness import random_states, set_random_states
+from cort33x_lib.training.tensor_file import (
+    CheckpointError,
+    check_fit,
+    fill,
+    open_tensors,
+    write_tensors,
+)
 
-TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
+MODEL, OPTIMIZER, RANDOM = TENSOR_FILES = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "random.safetensors",
+)
+SEAL, KEPT, LONGEST_SEAL = "checkpoint.json", 2, 1 << 20
+FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
-class CheckpointError(ValueError):
-    """No intact checkpoint is there, or one does not fit."""
+@dataclass
+class Progress:
+    """How far a run has come: what goes on counting when it is resumed."""
+
+    step: int = 0  # updates made; the schedule and the record go by it
+    position: int = 0  # micro-batches used, by all processes together
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float | None = None  # the lowest held-out loss
+
+    def __post_init__(self):
+        counts = self.step, self.position, self.tokens
+        numbers = [self.seconds, 0.0 if self.best is None else self.best]
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"{self}: expected whole numbers from 0")
+        if any(type(n) is not float or not math.isfinite(n) for n in numbers):
+            raise ValueError(f"{self}: expected finite numbers")
 
 
 @dataclass(frozen=True)
@@ -34,79 +72,139 @@ class Checkpoint:
     """An intact checkpoint on disk, and the broken newer ones passed over for it."""
 
     folder: Path
-    step: int
+    progress: Progress
     config: ModelConfig
     facts: dict
     skipped: tuple[str, ...] = ()
 
+    @property
+    def step(self) -> int:
+        """Updates that the weights have had."""
+        return self.progress.step
 
-def _optimizer_tensors(
-    model: Transformer, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    remembered = states(optimizer)
-    return {
-        f"{name}/{key}": value
-        for name, weights in model.named_parameters()
-        for key, value in remembered[weights].items()
-    }
+
+def seal_of(contents: dict) -> str:
+    """A checkpoint's JSON text, which holds the SHA-256 of all else that it says."""
+    whole = contents | {"seal": files.digest(json.dumps(contents).encode("utf-8"))}
+    return json.dumps(whole, indent=2) + "\n"
 
 
 def save_checkpoint(
     folder: Path,
-    step: int,
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: Optimizer | Together,
     facts: dict,
 ) -> Path:
-    """Write a checkpoint and return its folder; then drop all but the newest two.
+    """Write a checkpoint, read it again, then drop all but the newest two.
 
-    `facts` is what must match to go on, such as the tokenizer's name. When writing
-    fails, the OSError passes through, and earlier checkpoints stay as they were.
+    `facts` is what must match to go on, such as the tokenizer's name. Gives the
+    checkpoint's folder. Raises CheckpointError for weights that are not finite, and
+    OSError, with the bytes needed and free, when writing fails; earlier checkpoints
+    then stay as they were, and nothing else stays.
     """
-    final = folder / f"step-{step:08d}"
-    if final.exists():
-        try:
-            return _read(final).folder
-        except CheckpointError:
-            shutil.rmtree(final)
+    if not is_finite(model):
+        raise CheckpointError(f"weights are not finite at step {progress.step}")
+    folder.mkdir(parents=True, exist_ok=True)
     for left_by_a_kill in folder.glob("part-*"):
         shutil.rmtree(left_by_a_kill)
-    part = folder / f"part-{step:08d}"
-    part.mkdir(parents=True)
-    try:
-        save_file(model.state_dict(), part / TENSOR_FILES[0])
-        save_file(_optimizer_tensors(model, optimizer), part / TENSOR_FILES[1])
-        for name in TENSOR_FILES:
-            files.bring_to_disk(part / name)
-        contents = {
-            "step": step,
-            "config": asdict(model.config),
-            "facts": facts,
-            "sha256": {name: files.sha256_of(part / name) for name in TENSOR_FILES},
-        }
-        files.write_atomically(
-            part / "checkpoint.json", json.dumps(contents, indent=2) + "\n"
+    final = folder / f"step-{progress.step:08d}"
+    if final.exists():
+        try:
+            return read_checkpoint(final).folder
+        except CheckpointError:
+            discard(final)
+    tensors = dict(
+        zip(
+            TENSOR_FILES,
+            (model.state_dict(), remembered(model, optimizer), random_states()),
+            strict=True,
         )
+    )
+    part = folder / f"part-{progress.step:08d}"
+    try:
+        part.mkdir()
+        hashes = {name: write_tensors(part / name, tensors[name]) for name in tensors}
+        contents = {
+            "progress": asdict(progress),
+            "model": asdict(model.config),
+            "facts": facts,
+            "sha256": hashes,
+        }
+        files.write_atomically(part / SEAL, seal_of(contents))
         part.rename(final)
-    except BaseException:
+        files.bring_to_disk(folder)
+        read_checkpoint(final)
+    except BaseException as fault:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(fault, OSError):
+            needed = sum(t.nbytes for kind in tensors.values() for t in kind.values())
+            free = shutil.disk_usage(folder).free
+            raise OSError(
+                fault.errno,
+                f"the checkpoint of step {progress.step} was not saved: it needs"
+                f" {needed:,} bytes, {free:,} are free ({fault.strerror})",
+                str(folder),
+            ) from fault
         raise
-    files.bring_to_disk(folder)
-    for old in sorted(folder.glob("step-*"))[:-2]:
-        shutil.rmtree(old)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        discard(old)
     return final
 
 
-def _read(folder: Path) -> Checkpoint:
+def discard(checkpoint: Path) -> None:
+    """Delete a checkpoint's folder; a kill on the way leaves no half a checkpoint."""
+    going = checkpoint.with_name(checkpoint.name.replace("step", "part"))
+    checkpoint.rename(going)
+    shutil.rmtree(going)
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether each weight is a number."""
+    return all(bool(weights.isfinite().all()) for weights in model.parameters())
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint whose every byte is as it was saved.
+
+    Raises CheckpointError, naming the file and what is wrong with it.
+    """
     try:
-        contents = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-        for name, expected in contents["sha256"].items():
+        if folder.is_symlink():
+            raise CheckpointError("it is a link, expected a folder")
+        text = read_sealed(folder / SEAL)
+        contents = json.loads(text)
+        del contents["seal"]
+        if seal_of(contents) != text:
+            raise CheckpointError(f"{SEAL} is not the file that was saved")
+        hashes = contents["sha256"]
+        if sorted(hashes) != sorted(TENSOR_FILES):
+            raise CheckpointError(f"{SEAL} lists {sorted(hashes)}")
+        for name, expected in hashes.items():
+            check_kind(folder / name)
             if files.sha256_of(folder / name) != expected:
                 raise CheckpointError(f"{name} is not the file that was saved")
-        config = ModelConfig(**contents["config"])
-        return Checkpoint(folder, contents["step"], config, contents["facts"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        progress = Progress(**contents["progress"])
+        if folder.name != f"step-{progress.step:08d}":
+            raise CheckpointError(f"it holds step {progress.step}")
+        config = ModelConfig(**contents["model"])
+        return Checkpoint(folder, progress, config, contents["facts"])
+    except FAULTS as fault:
         raise CheckpointError(f"{folder}: {fault}") from fault
+
+
+def read_sealed(path: Path) -> str:
+    """The text of a file that is no longer than a seal can be."""
+    check_kind(path)
+    if path.stat().st_size > LONGEST_SEAL:
+        raise CheckpointError(f"{path.name} is longer than {LONGEST_SEAL} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def check_kind(path: Path) -> None:
+    """Refuse what is no plain file: a link could lead anywhere, a pipe never ends."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise CheckpointError(f"{path.name} is no plain file")
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint:
@@ -117,8 +215,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint:
     skipped = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
-            found = _read(candidate)
-            return Checkpoint(**{**vars(found), "skipped": tuple(skipped)})
+            return replace(read_checkpoint(candidate), skipped=tuple(skipped))
         except CheckpointError as fault:
             skipped.append(str(fault))
     faults = "; ".join(skipped) or "the folder holds none"
@@ -126,37 +223,70 @@ def newest_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_model(checkpoint: Checkpoint) -> Transformer:
-    """The model of a checkpoint, ready to generate text."""
-    model = Transformer(checkpoint.config)
-    model.load_state_dict(load_file(checkpoint.folder / TENSOR_FILES[0]))
-    return model
+    """The model of a checkpoint, ready to generate text.
+
+    Raises CheckpointError when the file does not hold its weights.
+    """
+    path = checkpoint.folder / MODEL
+    try:
+        count = sum(parameters(checkpoint.config).values())
+        if count > path.stat().st_size:
+            raise CheckpointError(f"{MODEL} is too short for {count:,} parameters")
+        model = Transformer(checkpoint.config)
+        with open_tensors(path) as tensors:
+            check_fit(model.state_dict(), tensors)
+            fill(model.state_dict(), tensors)
+        return model
+    except FAULTS as fault:
+        raise CheckpointError(f"{checkpoint.folder}: {fault}") from fault
 
 
 def restore(
     checkpoint: Checkpoint,
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    optimizer: Optimizer | Together,
     facts: dict,
-) -> None:
-    """Set model and optimizer to where a checkpoint left them.
+) -> Progress:
+    """Set weights, optimizer and random generators to where a checkpoint left them.
 
-    Raises CheckpointError when the model's config or the facts are not the same.
+    Gives the progress to go on counting from. Raises CheckpointError, nothing touched,
+    when config, facts or tensors are not those of this run.
     """
-    if checkpoint.config != model.config:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds {checkpoint.config}, expected {model.config}"
-        )
-    if checkpoint.facts != facts:
-        raise CheckpointError(
-            f"{checkpoint.folder} was saved with {checkpoint.facts}, expected {facts}"
-        )
-    model.load_state_dict(load_file(checkpoint.folder / TENSOR_FILES[0]))
-    tensors = load_file(checkpoint.folder / TENSOR_FILES[1])
-    remembered = states(optimizer)
-    for name, weights in model.named_parameters():
-        remembered[weights].clear()
-        remembered[weights].update(
-            (key.removeprefix(f"{name}/"), value)
-            for key, value in tensors.items()
-            if key.rpartition("/")[0] == name
-        )
+    folder = checkpoint.folder
+    given = {"model": asdict(model.config), **facts}
+    if wrong := differences(
+        {"model": asdict(checkpoint.config)} | checkpoint.facts, given
+    ):
+        raise CheckpointError(f"{folder} was saved with {'; '.join(wrong)}")
+    try:
+        with (
+            open_tensors(folder / MODEL) as weights,
+            open_tensors(folder / OPTIMIZER) as memory,
+            open_tensors(folder / RANDOM) as random,
+        ):
+            check_fit(model.state_dict(), weights)
+            recall(model, optimizer, memory)
+            fill(model.state_dict(), weights)
+            set_random_states(random)
+    except FAULTS as fault:
+        raise CheckpointError(f"{folder}: {fault}") from fault
+    return replace(checkpoint.progress)
+
+
+def differences(saved: dict, given: dict) -> list[str]:
+    """What two nested dictionaries differ in: "recipe.seed 0, expected 1"."""
+    left, right = dict(flatten(saved)), dict(flatten(given))
+    return [
+        f"{name} {left.get(name)!r}, expected {right.get(name)!r}"
+        for name in sorted({*left, *right})
+        if left.get(name) != right.get(name)
+    ]
+
+
+def flatten(nested: dict, start: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value with its path, as JSON gives it back."""
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{start}{name}.")
+        else:
+            yield f"{start}{name}", list(value) if isinstance(value, tuple) else value

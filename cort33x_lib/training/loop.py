@@ -8,15 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
-from cort33x_lib.training.checkpoint import newest_checkpoint, restore, save_checkpoint
+from cort33x_lib.training.checkpoint import Progress, is_finite, save_checkpoint
+from cort33x_lib.training.lock import hold
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
+from cort33x_lib.training.resume import facts_of, resume
 from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.step import MicroBatch, NotFiniteError, take_step
 from cort33x_lib.training.telemetry import Telemetry
@@ -39,14 +41,13 @@ def interrupts_held() -> Iterator[None]:
 
 
 def micro_batches(
-    model: Transformer, batches: Batches | Mixture, recipe: Recipe, step: int
+    model: Transformer, batches: Batches | Mixture, first: int, count: int
 ) -> list[MicroBatch]:
-    """What a step, counted from 1, is computed from, on the model's device."""
+    """Some micro-batches in a row, on the model's device."""
     device = model.embedding.weight.device
-    first = (step - 1) * recipe.accumulation
     return [
         tuple(ids.to(device) for ids in batches[number])
-        for number in range(first, first + recipe.accumulation)
+        for number in range(first, first + count)
     ]
 
 
@@ -61,30 +62,50 @@ def train(
 
     step, from 1 · loss, in nats per token · learning_rate · gradient_norm, before
     clipping · clipped · tokens, in all · seconds, in all · tokens_per_second ·
-    held_out, what `examine` gives every `examine_every` steps and after the last
+    held_out, what `examine` gives every `examine_every` steps and after the last ·
+    best_held_out, the lowest so far
 
     With a run, these and those of `telemetry` go to its record, and every `save_every`
-    steps, and
-    however the loop ends, a checkpoint is saved; a run that holds one goes on from it.
+    steps, and however the loop ends, a checkpoint is saved; a run that holds one goes
+    on from it.
     Close the generator (leave the loop, or use contextlib.closing) to stop.
-    Raises NotFiniteError, naming the step, before the weights are touched.
+    Raises NotFiniteError, naming the step, before the weights are touched; LockedError
+    when the run is being written already; CheckpointError as `resume` does; and OSError
+    when a checkpoint cannot be written, which ends the run and leaves its record.
     """
-    optimizer = make_optimizer(model, recipe)
+    with hold(run.folder) if run else nullcontext():
+        yield from steps(model, batches, recipe, run, examine)
+
+
+def steps(
+    model: Transformer,
+    batches: Batches | Mixture,
+    recipe: Recipe,
+    run: Run | None,
+    examine: Callable[[Transformer], float] | None,
+) -> Iterator[dict]:
+    """The loop of `train`, where nobody else writes to the run."""
+    optimizer, progress = make_optimizer(model, recipe), Progress()
     telemetry = Telemetry(model, batches) if run else None
-    done = 0
-    if run and any(run.checkpoints.glob("step-*")):
-        checkpoint = newest_checkpoint(run.checkpoints)
-        restore(checkpoint, model, optimizer, run.facts)
-        done = checkpoint.step
-        run.forget_after(done)
-    seconds = 0.0
+    if run:
+        facts = facts_of(run, batches, recipe)
+        progress = resume(run, model, optimizer, facts)
+    tried = progress.step  # the last step that was saved, or should have been
+
+    def save() -> None:
+        nonlocal tried
+        tried = progress.step
+        run.bring_to_disk()
+        save_checkpoint(run.checkpoints, progress, model, optimizer, facts)
 
     try:
-        for step in range(done + 1, recipe.steps + 1):
+        for step in range(progress.step + 1, recipe.steps + 1):
             with interrupts_held():
                 started = time.perf_counter()
                 rate = learning_rate(recipe, step)
-                parts = micro_batches(model, batches, recipe, step)
+                parts = micro_batches(
+                    model, batches, progress.position, recipe.accumulation
+                )
                 try:
                     loss, norm = take_step(
                         model,
@@ -98,34 +119,37 @@ def train(
                 except NotFiniteError as fault:
                     fault.args = (f"step {step}: {fault}",)
                     raise
-                done = step
                 elapsed = time.perf_counter() - started
-                seconds += elapsed
+                progress.step = step
+                progress.position += recipe.accumulation
+                progress.tokens += recipe.tokens_per_step
+                progress.seconds += elapsed
                 measured = {
                     "step": step,
                     "loss": loss,
                     "learning_rate": rate,
                     "gradient_norm": norm,
                     "clipped": norm > recipe.clip,
-                    "tokens": step * recipe.tokens_per_step,
-                    "seconds": round(seconds, 4),
+                    "tokens": progress.tokens,
+                    "seconds": round(progress.seconds, 4),
                     "tokens_per_second": round(recipe.tokens_per_step / elapsed, 1),
                 }
                 if examine and is_due(recipe, step):
-                    measured["held_out"] = examine(model)
+                    measured["held_out"] = score = examine(model)
+                    best = progress.best
+                    progress.best = score if best is None else min(best, score)
+                    measured["best_held_out"] = progress.best
                 if telemetry:
                     measured |= telemetry.measure(step, recipe.accumulation)
                 if run:
                     run.append(**measured)
                     if step % recipe.save_every == 0:
-                        save_checkpoint(
-                            run.checkpoints, step, model, optimizer, run.facts
-                        )
+                        save()
             yield measured
     finally:
-        if run and done:
+        if run and progress.step > tried and is_finite(model):
             with interrupts_held():
-                save_checkpoint(run.checkpoints, done, model, optimizer, run.facts)
+                save()
 
 
 def is_due(recipe: Recipe, step: int) -> bool:

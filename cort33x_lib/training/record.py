@@ -14,7 +14,7 @@ import ast
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -162,6 +162,10 @@ class Run:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def bring_to_disk(self) -> None:
+        """Push the record to the disk, as a checkpoint of its last step requires."""
+        files.bring_to_disk(self._metrics)
+
     def metrics(self) -> list[dict]:
         """One dictionary a step, in order. A half-written last line is left out."""
         if not self._metrics.exists():
@@ -175,7 +179,12 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop what was written after a step, as resuming from it requires."""
-        kept: Iterable[dict] = (m for m in self.metrics() if m["step"] <= step)
-        files.write_atomically(
-            self._metrics, "".join(json.dumps(values) + "\n" for values in kept)
+        if not self._metrics.exists():
+            return
+        lines = self._metrics.read_bytes().splitlines(keepends=True)
+        kept = (
+            line
+            for line in lines
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step
         )
+        files.write_atomically(self._metrics, b"".join(kept))
