@@ -13,14 +13,20 @@ from contextlib import contextmanager, nullcontext
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
-from cort33x_lib.training.checkpoint import Progress, is_finite, save_checkpoint
+from cort33x_lib.training.checkpoint import Progress, save_checkpoint
 from cort33x_lib.training.lock import hold
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
+from cort33x_lib.training.replay import keep_for_replay
 from cort33x_lib.training.resume import facts_of, resume
 from cort33x_lib.training.schedule import learning_rate
-from cort33x_lib.training.step import MicroBatch, NotFiniteError, take_step
+from cort33x_lib.training.step import (
+    MicroBatch,
+    NotFiniteError,
+    broken_weights,
+    take_step,
+)
 from cort33x_lib.training.telemetry import Telemetry
 
 
@@ -66,12 +72,13 @@ def train(
     best_held_out, the lowest so far
 
     With a run, these and those of `telemetry` go to its record, and every `save_every`
-    steps, and however the loop ends, a checkpoint is saved; a run that holds one goes
-    on from it.
+    steps, and however the loop ends, a checkpoint is saved, unless a weight of it is
+    not finite; a run that holds one goes on from it.
     Close the generator (leave the loop, or use contextlib.closing) to stop.
-    Raises NotFiniteError, naming the step, before the weights are touched; LockedError
-    when the run is being written already; CheckpointError as `resume` does; and OSError
-    when a checkpoint cannot be written, which ends the run and leaves its record.
+    Raises NotFiniteError, naming the step, before the weights are touched, and keeps in
+    the run what `replay` needs; LockedError when the run is being written already;
+    CheckpointError as `resume` does; and OSError when a checkpoint cannot be written,
+    which ends the run and leaves its record.
     """
     with hold(run.folder) if run else nullcontext():
         yield from steps(model, batches, recipe, run, examine)
@@ -95,6 +102,9 @@ def steps(
     def save() -> None:
         nonlocal tried
         tried = progress.step
+        if broken := broken_weights(model):
+            message = f"step {tried} has left broken weights in {', '.join(broken)}"
+            raise NotFiniteError(f"{message}: nothing was saved", [], [], broken)
         run.bring_to_disk()
         save_checkpoint(run.checkpoints, progress, model, optimizer, facts)
 
@@ -118,6 +128,10 @@ def steps(
                     )
                 except NotFiniteError as fault:
                     fault.args = (f"step {step}: {fault}",)
+                    if run:
+                        if progress.step > tried and not fault.weights:
+                            save()
+                        keep_for_replay(run, step, model, batches, parts, recipe, fault)
                     raise
                 elapsed = time.perf_counter() - started
                 progress.step = step
@@ -147,7 +161,7 @@ def steps(
                         save()
             yield measured
     finally:
-        if run and progress.step > tried and is_finite(model):
+        if run and progress.step > tried and not broken_weights(model):
             with interrupts_held():
                 save()
 

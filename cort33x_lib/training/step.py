@@ -95,6 +95,12 @@ def take_step(
     return sum(shares), norm
 
 
+def broken_weights(model: nn.Module) -> list[str]:
+    """The layer groups that hold a weight that is not finite."""
+    broken = (name for name, w in model.named_parameters() if not w.isfinite().all())
+    return [*dict.fromkeys(map(layer_group, broken))]
+
+
 def describe_fault(
     model: nn.Module, shares: list[float], norm: float
 ) -> NotFiniteError:
@@ -109,11 +115,11 @@ def describe_fault(
         for name, weights in named
         if weights.grad is not None and not weights.grad.isfinite().all()
     }
-    weights = {layer_group(name): None for name, w in named if not w.isfinite().all()}
+    weights = broken_weights(model)
     broken = [place for place, share in enumerate(shares) if not math.isfinite(share)]
     message = f"loss {sum(shares)}, gradient norm {norm}"
     if weights:
         message += f", broken weights in {', '.join(weights)}"
     elif gradients:
         message += f", broken gradients in {', '.join(gradients)}"
-    return NotFiniteError(message, [*gradients], broken, [*weights])
+    return NotFiniteError(message, [*gradients], broken, weights)
