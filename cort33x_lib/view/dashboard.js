@@ -1,97 +1,7 @@
-// The training dashboard: draws what the traits say, sends what the buttons order.
-// Without a kernel (on the site) the same buttons replay the recorded run.
+// The dashboard: draws what the traits say, sends what the buttons order. Where no run
+// is in training, and on the site, the same buttons replay what is recorded.
 
-const SVG = "http://www.w3.org/2000/svg";
-const REPLAY_SECONDS = 15;
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-function draw(tag, attributes, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-// Exponential mean over about 20 points, corrected for its start.
-function smooth(values) {
-  let mean = 0;
-  let weight = 0;
-  return values.map((value) => {
-    mean = 0.9 * mean + 0.1 * value;
-    weight = 0.9 * weight + 0.1;
-    return mean / weight;
-  });
-}
-
-function ticks(low, high) {
-  const rough = (high - low) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const size = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-  const found = [];
-  for (let v = Math.ceil(low / size) * size; v <= high + 1e-9; v += size) found.push(v);
-  return found;
-}
-
-function chart(title, unit, xEnd, low, high, format, width) {
-  const height = 230;
-  const [left, right, top, bottom] = [52, 10, 24, 34];
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  const x = (v) => left + (v / xEnd) * (width - left - right);
-  const y = (v) => height - bottom - ((v - low) / (high - low)) * (height - top - bottom);
-  svg.append(draw("text", { x: 4, y: 14 }, `${title} (${unit})`));
-  for (const v of ticks(low, high)) {
-    svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }));
-    svg.append(draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, format(v)));
-  }
-  for (const v of ticks(0, xEnd))
-    svg.append(draw("text", { x: x(v), y: height - bottom + 15, "text-anchor": "middle" }, v));
-  svg.append(draw("text", { x: width - right, y: height - 4, "text-anchor": "end" }, "step"));
-  const line = (xs, ys, colour, kind = "") =>
-    svg.append(
-      draw("polyline", {
-        class: `curve ${kind}`,
-        style: `stroke: var(--${colour})`,
-        points: xs.map((v, i) => `${x(v).toFixed(1)},${y(ys[i]).toFixed(1)}`).join(" "),
-      }),
-    );
-  const level = (v, colour, label, above) => {
-    svg.append(
-      draw("line", {
-        class: "level", style: `stroke: var(--${colour})`,
-        x1: left, x2: width - right, y1: y(v), y2: y(v),
-      }),
-      draw("text", {
-        x: width - right - 2, y: y(v) + (above ? -5 : 14),
-        "text-anchor": "end", style: `fill: var(--${colour})`,
-      }, label),
-    );
-  };
-  const dot = (v, w, colour) =>
-    svg.append(draw("circle", { cx: x(v), cy: y(w), r: 4, style: `fill: var(--${colour})` }));
-  return { svg, line, level, dot };
-}
-
-// What to show: all that the traits hold, or, in a replay, the part up to a step.
-function snapshot(model, upTo) {
-  const curve = model.get("curve");
-  const steps = curve.step ?? [];
-  const shown = upTo === null ? steps.length : steps.filter((s) => s <= upTo).length;
-  const cut = (name) => (curve[name] ?? []).slice(0, shown);
-  const pairs = (name) => model.get(name).filter(([s]) => upTo === null || s <= upTo);
-  const at = {};
-  for (const name of Object.keys(curve)) at[name] = curve[name][shown - 1];
-  return {
-    steps: cut("step"), loss: cut("loss"), rate: cut("learning_rate"),
-    now: upTo === null ? model.get("latest") : at,
-    heldOut: pairs("held_out"), samples: pairs("samples"),
-  };
-}
+const MANY = 12; // runs from which on there is a field to find one
 
 export default {
   render({ model, el }) {
@@ -99,153 +9,273 @@ export default {
     el.addEventListener("focusin", ({ target }) => {
       target.dataset.lmSuppressShortcuts = "true";
     });
-    const recorded = model.isStatic === true; // set by the site's host
-    const replay = { state: "finished", at: null, timer: 0 };
-    const state = () => (recorded ? replay.state : model.get("state"));
-    const total = model.get("total");
-    const root = make("section", {
-      class: "training-dashboard", "aria-label": "Training dashboard",
-    });
-    const button = (label) => make("button", { type: "button" }, label);
+    const replaying = model.isStatic === true || model.get("state") === "recorded";
+    const total = () => Number(steps.input.max);
+    const replay = makeReplay(total, () => redraw());
+    const hidden = { runs: new Set(), curves: new Set() };
+    let [span, logValue, logStep] = [model.isStatic ? 3 : 2, false, false];
+    let [cursor, hover, strong] = [null, null, null]; // no cursor: the end is read
+    let [scales, lines, styled] = [null, [], []];
+    const kept = new Map(); // panel: its lines, until something changes
+
     const [run, pause, stop] = ["Run", "Pause", "Stop"].map(button);
     const status = make("span", { "data-role": "status", role: "status" });
-    const progress = make("progress", { max: total, value: 0, "aria-label": "Steps done" });
+    const progress = make("progress", { value: 0, max: 1, "aria-label": "Steps done" });
     const readings = make("dl");
-    const charts = make("div", { class: "charts" });
-    const slider = make("input", { type: "range", min: 0, max: 0, value: 0 });
-    const caption = make("span");
+    const tabs = group("Panel", "panels");
+    const smoothing = slider("Smoothing", { min: 0, max: SPANS.length - 1, value: span });
+    const [byValue, byStep] = ["Log values", "Log steps"].map(button);
+    const canvas = make("canvas", { role: "img" });
+    const mark = make("div", { class: "cursor" });
+    const steps = slider("Step", { min: 0, max: 0, value: 0 });
+    const summary = make("p", { class: "summary", "data-role": "summary" });
+    const find = make("input", { type: "search", "aria-label": "Find a run", placeholder: "find a run" });
+    const [all, none] = ["All", "None"].map(button);
+    const heads = { runs: make("span"), curves: make("span") };
+    const lists = { runs: group("Runs", "items"), curves: group("Curves", "items") };
+    const items = { runs: [], curves: [] };
+    const choose = make("div", { class: "head" }, heads.runs, find, all, none);
+    const curveLegend = make("div", { class: "legend" },
+      make("div", { class: "head" }, heads.curves), lists.curves);
+    const caption = make("div");
     const sample = make("p", { tabindex: "0" });
-    root.append(
-      make("div", { class: "controls" }, run, pause, stop, status),
-      progress, readings, charts,
-      make("div", { class: "sample" }, make("label", {}, caption, slider), sample),
-    );
-    el.append(root);
-    let following = true; // the slider stays at the newest sample until it is moved
+    const samples = make("div", { class: "sample" }, caption, sample);
+    el.append(make("section", { class: "training-dashboard", "aria-label": "Training dashboard" },
+      make("div", { class: "controls" }, run, pause, stop, status), progress, readings, tabs,
+      make("div", { class: "controls" }, smoothing.label, byValue, byStep),
+      make("div", { class: "plot" }, canvas, mark), steps.label,
+      make("div", { class: "legend" }, choose, lists.runs), curveLegend, summary, samples));
 
-    const words = {
-      idle: "Press Run to train.",
-      running: "Training.",
-      paused: "Paused. Press Resume to go on.",
-      stopped: "Stopped. Press Run to go on.",
-      finished: "Finished.",
-      failed: "Failed.",
+    const linesFor = (panel) => {
+      if (!kept.has(panel)) kept.set(panel, linesOf(model, panel, SPANS[span]));
+      return kept.get(panel);
     };
-    const recordedWords = {
-      running: "Replaying the recorded run.",
-      paused: "Replay paused.",
-      stopped: "Replay stopped. Press Run to replay the recorded run.",
-      finished: "The recorded run. Press Run to replay it.",
+    const meta = () => model.get("panels").find(({ name }) => name === model.get("panel"))
+      ?? { name: "", title: "Nothing measured yet", unit: "", curves: [] };
+    const short = (curve) => curve.slice(curve.indexOf("/") + 1);
+    const read = (line) => { // at the step that is pointed at, or at the end
+      const at = hover ?? cursor;
+      const last = countTo(line.steps, replay.at) - 1;
+      return at === null ? line.smoothed[last] : valueAt(line, at, line.sparse);
     };
 
-    function reading(name, value) {
-      readings.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+    function legend(kind, names) {
+      if (items[kind].map(({ name }) => name).join("\n") === names.join("\n")) return;
+      items[kind] = names.map((name) => {
+        const item = legendItem(kind === "curves" ? short(name) : name);
+        item.name = name;
+        item.node.addEventListener("click", () => {
+          if (!hidden[kind].delete(name)) hidden[kind].add(name);
+          redraw();
+        });
+        const point = (on) => () => {
+          if (kind !== "runs") return;
+          strong = on ? name : null;
+          redraw();
+        };
+        for (const [event, on] of [["pointerenter", true], ["focus", true],
+          ["pointerleave", false], ["blur", false]]) item.node.addEventListener(event, point(on));
+        return item;
+      });
+      lists[kind].replaceChildren(...items[kind].map(({ node }) => node));
     }
 
-    function showSample(samples) {
-      slider.max = Math.max(samples.length - 1, 0);
-      slider.disabled = samples.length < 2;
-      if (following) slider.value = slider.max;
-      const chosen = samples[Number(slider.value)];
-      caption.textContent = chosen ? `What the model writes at step ${chosen[0]}` : "No sample yet";
-      slider.setAttribute("aria-valuetext", caption.textContent);
-      sample.textContent = chosen ? chosen[1] : "";
+    // What is on show, each line with its style.
+    function arrange() {
+      const { name, curves } = meta();
+      lines = linesFor(name);
+      const runs = model.get("runs");
+      legend("runs", runs);
+      legend("curves", curves);
+      const shown = lines.filter((line) =>
+        !hidden.runs.has(line.run) && !hidden.curves.has(line.curve));
+      const alone = runs.filter((one) => !hidden.runs.has(one)).length === 1;
+      const sparse = new Set(lines.filter((line) => line.sparse).map(({ curve }) => curve));
+      const main = curves.filter((curve) => !sparse.has(curve));
+      const place = (curve) => alone ? curves.indexOf(curve) : Math.max(0, main.indexOf(curve));
+      const style = (one, curve) => styleOf(runs.indexOf(one), place(curve), alone, main.length);
+      styled = shown.map((line) => ({
+        ...line, ...style(line.run, line.curve), strong: line.run === strong && !alone,
+      }));
+      for (const item of items.runs) item.paint(style(item.name, alone ? curves[0] : main[0]));
+      for (const item of items.curves) item.paint(style(runs[0], item.name), !alone);
+      curveLegend.hidden = curves.length < 2;
+      choose.classList.toggle("many", runs.length > MANY);
+      for (const kind of ["runs", "curves"])
+        for (const item of items[kind]) press(item.node, !hidden[kind].has(item.name));
+    }
+
+    function levels() {
+      if (meta().name !== "loss") return [];
+      return [["baseline", "unigram baseline"], ["floor", "floor"]]
+        .map(([ink, label]) => ({ ink, label, value: model.get(ink) }))
+        .filter(({ value }) => value !== null && value !== undefined);
+    }
+
+    // Values beside names, the summary, the sample: all that follows the pointer.
+    function readOut() {
+      const { title, unit, curves } = meta();
+      const at = hover ?? cursor;
+      const ends = styled.map((line) => line.steps[countTo(line.steps, replay.at) - 1] ?? 0);
+      const step = at ?? Math.max(0, ...ends);
+      const where = at === null ? "at the end" : `at step ${format(at)}`;
+      const curve = curves.find((name) => !hidden.curves.has(name));
+      const one = strong ?? model.get("runs").find((name) => !hidden.runs.has(name));
+      const values = (list, key, other, wanted) => {
+        const found = new Map(styled.filter((line) => line[other] === wanted)
+          .map((line) => [line[key], read(line)]));
+        for (const item of list) {
+          const text = found.has(item.name) ? format(found.get(item.name)) : "";
+          if (item.value.textContent !== text) item.value.textContent = text;
+        }
+        return [...found].filter(([, value]) => Number.isFinite(value));
+      };
+      const found = values(items.runs, "run", "curve", curve);
+      values(items.curves, "curve", "run", one);
+      heads.runs.textContent = `Runs: ${short(curve ?? "no curve").replaceAll("_", " ")} ${where}`;
+      heads.curves.replaceChildren("Curves: ", make("bdi", {}, visible(one ?? "no run")), ` ${where}`);
+      found.sort((a, b) => a[1] - b[1]);
+      const say = ([name, value]) => `${format(value)} (${visible(name)})`;
+      const runs = model.get("runs").length;
+      summary.textContent = !found.length ? "No curve is shown here."
+        : `${found.length} of ${runs} run${runs > 1 ? "s" : ""} shown. ${visible(title)}`
+          + `${unit ? `, ${unit}` : ""}, ${short(curve).replaceAll("_", " ")}, ${where}: `
+          + (found.length > 1 ? `from ${say(found[0])} to ${say(found.at(-1))}.` : `${say(found[0])}.`)
+          + levels().map(({ label, value }) => ` The ${label} is ${format(value)}.`).join("");
+      canvas.setAttribute("aria-label", summary.textContent);
+      steps.value.textContent = at === null ? "the end" : format(at);
+      steps.input.setAttribute("aria-valuetext",
+        `${where}: ${found.slice(0, 5).map(say).join(", ") || "nothing"}`);
+      mark.hidden = at === null || !scales;
+      if (!mark.hidden) mark.style.left = `${scales.x(at)}px`;
+      showSample(Math.min(step, replay.at));
+    }
+
+    function showSample(step) {
+      const written = model.get("samples");
+      const one = model.get("runs").find((name) => !hidden.runs.has(name) && written[name]);
+      const seen = (written[one] ?? []).filter(([at]) => at <= step);
+      samples.hidden = !Object.keys(written).length;
+      caption.replaceChildren(...(seen.length
+        ? [`Written after step ${seen.at(-1)[0]} by `, make("bdi", {}, visible(one))] : ["No sample yet"]));
+      sample.textContent = seen.length ? visible(seen.at(-1)[1]) : "";
+    }
+
+    function showReadings(step, last) {
+      const latest = model.get("latest");
+      const own = model.get("runs")[0];
+      const value = (panel, name) => replay.at === Infinity ? latest[name]
+        : valueAt(linesFor(panel).find((line) => line.run === own && line.curve === name)
+          ?? { steps: [] }, step, name === "held_out");
+      const [floor, baseline] = [model.get("floor"), model.get("baseline")];
+      const held = value("loss", "held_out");
+      const rows = [["step", `${step} of ${last}`],
+        ["training loss, nats/token", format(value("loss", "loss"))],
+        ["held-out loss, nats/token", held === undefined ? "not yet" : format(held)],
+        ["learning rate", format(value("learning_rate", "learning_rate"))],
+        ["tokens per second", format(Math.round(value("speed", "tokens_per_second") ?? NaN))]];
+      if (floor !== null && baseline !== null)
+        rows.splice(3, 0, ["way to the floor", held === undefined ? "not yet"
+          : `${((100 * (baseline - held)) / (baseline - floor)).toFixed(1)} %`]);
+      readings.hidden = latest.step === undefined;
+      readings.replaceChildren(...rows.map(([name, text]) =>
+        make("div", {}, make("dt", {}, name), make("dd", {}, text))));
     }
 
     function show() {
-      const seen = snapshot(model, replay.at);
-      const last = seen.steps.length - 1;
-      const step = Math.round(seen.now.step ?? 0);
-      const now = state();
-      const text = (recorded ? recordedWords : words)[now] + " " + model.get("message");
+      arrange();
+      const now = replaying ? replay.state : model.get("state");
+      const text = `${(replaying ? REPLAY_WORDS : WORDS)[now]} ${visible(model.get("message"))}`;
       if (status.textContent !== text) status.textContent = text;
-      status.dataset.state = now;
-      status.dataset.step = step;
-      run.disabled = now === "running" || (now === "finished" && !recorded);
+      const reached = Math.max(0, ...lines.map(({ steps: all }) => all.at(-1) ?? 0));
+      const last = Math.max(model.get("total"), reached, 1);
+      const step = Math.round(Math.min(replay.at, model.get("latest").step ?? reached));
+      Object.assign(status.dataset, { state: now, step });
+      run.disabled = now === "running" || (now === "finished" && !replaying);
       run.hidden = now === "paused";
       pause.textContent = now === "paused" ? "Resume" : "Pause";
       pause.disabled = now !== "running" && now !== "paused";
       stop.disabled = pause.disabled;
-      progress.value = step;
-
-      const [floor, baseline] = [model.get("floor"), model.get("baseline")];
-      const smoothed = smooth(seen.loss);
-      readings.replaceChildren();
-      reading("step", `${step} of ${total}`);
-      if (last >= 0) {
-        const held = seen.heldOut.at(-1)?.[1];
-        reading("training loss, nats/token", smoothed[last].toFixed(3));
-        reading("held-out loss, nats/token", held?.toFixed(3) ?? "not yet");
-        reading("way to the floor", held === undefined ? "not yet"
-          : `${((100 * (baseline - held)) / (baseline - floor)).toFixed(1)} %`);
-        reading("learning rate", seen.now.learning_rate.toExponential(2));
-        reading("tokens per second", Math.round(seen.now.tokens_per_second).toLocaleString("en"));
-        reading("seconds of training", seen.now.seconds.toFixed(0));
+      Object.assign(progress, { max: last, value: step });
+      showReadings(step, last);
+      const names = model.get("panels").map(({ name }) => name);
+      if ([...tabs.children].map((tab) => tab.dataset.name).join("\n") !== names.join("\n"))
+        tabs.replaceChildren(...model.get("panels").map(({ name, title }) => {
+          const tab = button(visible(title));
+          tab.dataset.name = name;
+          tab.addEventListener("click", () => { model.set("panel", name); model.save_changes(); });
+          return tab;
+        }));
+      for (const tab of tabs.children) {
+        press(tab, tab.dataset.name === model.get("panel"));
+        tab.disabled = model.isStatic === true && !model.get("data")[tab.dataset.name];
       }
-
-      const narrow = charts.clientWidth > 0 && charts.clientWidth < 560;
-      const highest = Math.max(baseline, ...seen.loss) * 1.04;
-      const loss = chart("loss", "nats per token", total, 0, highest,
-        (v) => v.toFixed(1), 440);
-      loss.level(baseline, "baseline", "unigram baseline", false);
-      loss.level(floor, "floor", "floor", false);
-      loss.line(seen.steps, seen.loss, "train", "raw");
-      loss.line(seen.steps, smoothed, "train");
-      for (const [s, v] of seen.heldOut) loss.dot(s, v, "held-out");
-      loss.svg.append(
-        draw("text", { x: 130, y: 14, style: "fill: var(--train)" }, "― training"),
-        draw("text", { x: 210, y: 14, style: "fill: var(--held-out)" }, "● held out"),
-      );
-      loss.svg.setAttribute("aria-label", last < 0 ? "Loss curve, still empty."
-        : `Loss at step ${step}: training ${smoothed[last].toFixed(2)}, ` +
-          `floor ${floor.toFixed(2)}, unigram baseline ${baseline.toFixed(2)} nats per token.`);
-      const peak = Math.max(1e-9, ...(model.get("curve").learning_rate ?? [])) * 1000;
-      const rate = chart("learning rate", "thousandths", total, 0, peak * 1.1,
-        (v) => Number(v.toPrecision(2)), narrow ? 440 : 290);
-      rate.line(seen.steps, seen.rate.map((v) => 1000 * v), "train");
-      rate.svg.setAttribute("aria-label", "Learning rate: a short rise, then half a cosine.");
-      charts.replaceChildren(loss.svg, rate.svg);
-      showSample(seen.samples);
+      smoothing.value.textContent = SPANS[span] === 1 ? "none" : `over ${SPANS[span]} points`;
+      smoothing.input.setAttribute("aria-valuetext", smoothing.value.textContent);
+      press(byValue, logValue);
+      press(byStep, logStep);
+      const { title, unit } = meta();
+      const first = Math.min(...lines.map(({ steps: all }) => all[0] ?? 1), last);
+      scales = drawChart(canvas, {
+        title: visible(title), unit, lines: styled, levels: levels(), logValue, logStep,
+        first, last, upTo: replay.at,
+      });
+      Object.assign(steps.input, { min: first, max: last, step: Math.max(1, Math.round(last / 400)) });
+      if (cursor === null) steps.input.value = last;
+      readOut();
     }
 
     let asked = 0;
     const redraw = () => { asked ||= requestAnimationFrame(() => { asked = 0; show(); }); };
-
-    function tick() {
-      replay.at += total / (REPLAY_SECONDS * 10);
-      if (replay.at >= total) end("finished");
-      redraw();
-    }
-    function end(how) {
-      clearInterval(replay.timer);
-      replay.state = how;
-      if (how === "finished") replay.at = null;
-    }
-    const replayOrders = {
-      run() { replay.at = 0; replay.state = "running"; following = true;
-        replay.timer = setInterval(tick, 100); },
-      pause() { clearInterval(replay.timer); replay.state = "paused"; },
-      resume() { replay.state = "running"; replay.timer = setInterval(tick, 100); },
-      stop() { end("stopped"); },
-    };
+    const forget = () => { kept.clear(); redraw(); };
     function order(name) {
-      if (recorded) replayOrders[name]();
+      if (name === "run") cursor = null;
+      if (replaying) replay.orders[name]();
       else model.send({ order: name });
       redraw();
     }
     run.addEventListener("click", () => order("run"));
-    pause.addEventListener("click", () => order(state() === "paused" ? "resume" : "pause"));
     stop.addEventListener("click", () => order("stop"));
-    slider.addEventListener("input", () => {
-      following = slider.value === slider.max;
-      showSample(snapshot(model, replay.at).samples);
+    pause.addEventListener("click", () =>
+      order(pause.textContent === "Resume" ? "resume" : "pause"));
+    smoothing.input.addEventListener("input", () => { span = Number(smoothing.input.value); forget(); });
+    byValue.addEventListener("click", () => { logValue = !logValue; redraw(); });
+    byStep.addEventListener("click", () => { logStep = !logStep; redraw(); });
+    steps.input.addEventListener("input", () => {
+      cursor = steps.input.value === steps.input.max ? null : Number(steps.input.value);
+      readOut();
     });
-    const names = ["state", "message", "curve", "latest", "held_out", "samples"];
-    for (const name of names) model.on(`change:${name}`, redraw);
+    const pointed = ({ offsetX }) => Math.round(Math.min(total(),
+      Math.max(Number(steps.input.min), scales.x.inverse(offsetX))));
+    canvas.addEventListener("pointermove", (event) => { hover = pointed(event); readOut(); });
+    canvas.addEventListener("pointerleave", () => { hover = null; readOut(); });
+    canvas.addEventListener("click", (event) => {
+      cursor = steps.input.value = pointed(event);
+      readOut();
+    });
+    const found = () => items.runs.filter(({ node }) => !node.hidden);
+    all.addEventListener("click", () => { for (const { name } of found()) hidden.runs.delete(name); redraw(); });
+    none.addEventListener("click", () => { for (const { name } of found()) hidden.runs.add(name); redraw(); });
+    find.addEventListener("input", () => {
+      for (const { name, node } of items.runs)
+        node.hidden = !name.toLowerCase().includes(find.value.toLowerCase());
+    });
+    const curves = ["panel", "panels", "data", "growing", "runs"];
+    const others = ["state", "message", "latest", "samples"];
+    for (const name of curves) model.on(`change:${name}`, forget);
+    for (const name of others) model.on(`change:${name}`, redraw);
+    const sized = new ResizeObserver(redraw);
+    sized.observe(canvas);
+    const themed = new MutationObserver(redraw);
+    for (const node of [document.documentElement, document.body])
+      themed.observe(node, { attributeFilter: ["data-theme", "data-jp-theme-light"] });
     show();
     return () => {
       clearInterval(replay.timer);
-      for (const name of names) model.off(`change:${name}`, redraw);
+      sized.disconnect();
+      themed.disconnect();
+      for (const name of curves) model.off(`change:${name}`, forget);
+      for (const name of others) model.off(`change:${name}`, redraw);
     };
   },
 };

@@ -1,60 +1,47 @@
-"""Widgets: live in JupyterLab, and on the site from what they last showed."""
+"""The training dashboard: a run that is steered from the notebook, beside others."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
-import anywidget
-import traitlets
+from cort33x_lib.view.curves import Curves, read_folders
+from cort33x_lib.view.dashboard import RunsDashboard
 
-POINTS = 400  # of a curve that are sent to the browser; all are kept on disk
 PERIOD = 0.2  # seconds between two messages to the browser
 LISTENING = 0.001  # seconds in which the buttons are heard after each step
+LIVE = "this run"
 
 
-def thin(values: list[float], points: int = POINTS) -> list[float]:
-    """At most `points` means of neighbouring values, for display."""
-    size = -(-len(values) // points) or 1
-    groups = (values[i : i + size] for i in range(0, len(values), size))
-    return [round(sum(group) / len(group), 6) for group in groups]
-
-
-class TrainingDashboard(anywidget.AnyWidget):
-    """A training run to watch and to steer: Run, Pause, Resume, Stop.
+class TrainingDashboard(RunsDashboard):
+    """A training run to watch and to steer, Run, Pause, Resume, Stop, beside others.
 
     `steps` is called when Run is pressed and gives the generator of the loop: one
     dictionary a step, with `held_out` (nats per token) and `sample` (text) where
-    there are any. The steps are taken in the kernel's own event loop, which hears the
+    there are any; every number in it becomes a curve. `beside` are record folders to
+    compare with. The steps are taken in the kernel's own event loop, which hears the
     buttons in between: a thread would make PyTorch share the cores with itself.
     Run after Stop calls `steps` again, which may go on from a checkpoint.
     Raises RuntimeError where no event loop runs, that is, outside a notebook.
     """
 
-    _esm = Path(__file__).with_name("dashboard.js")
-    _css = Path(__file__).with_name("dashboard.css")
-    total = traitlets.Int().tag(sync=True)  # steps of the whole run
-    floor = traitlets.Float().tag(sync=True)  # nats per token
-    baseline = traitlets.Float().tag(sync=True)  # nats per token
-    state = traitlets.Unicode("idle").tag(sync=True)
-    message = traitlets.Unicode("").tag(sync=True)
-    curve = traitlets.Dict().tag(sync=True)  # name -> thinned list, one entry a step
-    latest = traitlets.Dict().tag(sync=True)  # the last entry, as it was measured
-    held_out = traitlets.List().tag(sync=True)  # [step, nats per token]
-    samples = traitlets.List().tag(sync=True)  # [step, text]
-
     def __init__(
         self,
         steps: Callable[[], Iterator[dict]],
         total: int,
-        floor: float,
-        baseline: float,
+        floor: float | None = None,
+        baseline: float | None = None,
+        beside: Sequence[str | os.PathLike[str]] = (),
     ):
-        super().__init__(total=total, floor=floor, baseline=baseline)
+        self._own = Curves()
+        readers = read_folders(beside)
+        curves = {LIVE: self._own, **{n: r.curves for n, r in readers.items()}}
+        super().__init__(curves, floor, baseline, total=total, state="idle")
+        self._readers = readers
+        self._grown = {LIVE}
         self._loop = asyncio.get_running_loop()
         self._steps = steps
-        self._records: list[dict] = []
         self._fault: Exception | None = None
         self._going = asyncio.Event()
         self._stopping = False
@@ -121,26 +108,22 @@ class TrainingDashboard(anywidget.AnyWidget):
             pass  # the loop has ended its step first, as it does for Stop
         except Exception as fault:
             self._fault, self.message = fault, f"{type(fault).__name__}: {fault}"
-        self._show()
-        finished = self._records and self._records[-1]["step"] == self.total
+        self.latest = self._newest()
+        self._send_all()
+        finished = self._own.steps and self._own.steps[-1] == self.total
         self.state = "failed" if self._fault else "finished" if finished else "stopped"
 
     def _add(self, record: dict) -> None:
-        while self._records and self._records[-1]["step"] >= record["step"]:
-            self._records.pop()  # a resumed run takes these steps again
-        self._records.append(record)
+        self._own.forget_after(record["step"] - 1)  # a resumed run takes these again
+        self._own.add(record)
         if "held_out" in record or "sample" in record:
             self._sent = 0.0
         if time.monotonic() - self._sent >= PERIOD:
-            self._show()
+            with self.hold_sync():
+                self.latest = self._newest()
+                self._send_growing()
+            self._sent = time.monotonic()
 
-    def _show(self) -> None:
-        records = self._records
-        names = ("step", "loss", "learning_rate", "tokens_per_second", "seconds")
-        with self.hold_sync():
-            self.curve = {name: thin([r[name] for r in records]) for name in names}
-            self.latest = {name: records[-1][name] for name in names} if records else {}
-            for name, trait in (("held_out", "held_out"), ("sample", "samples")):
-                pairs = [[r["step"], r[name]] for r in records if name in r]
-                setattr(self, trait, pairs)
-        self._sent = time.monotonic()
+    def _newest(self) -> dict[str, float]:
+        steps = self._own.steps
+        return {"step": steps[-1], **self._own.latest()} if steps else {}
