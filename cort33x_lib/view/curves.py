@@ -4,6 +4,7 @@ import os
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,23 @@ from typing import Any
 import numpy as np
 import orjson
 
-from cort33x_lib.training.export import numbers
+from cort33x_lib.training.export import LARGEST
 from cort33x_lib.training.record import Run
 
 POINTS = 400  # of a curve that are sent to the browser; all are kept here and on disk
+NUMBERS = {int, float, bool}
 COUNTERS = {"tokens", "bytes", "seconds"}  # they only grow
-PANELS = {  # name: title, unit, the numbers in it
-    "loss": ("Loss", "nats per token", ["loss", "held_out"]),
+PANELS = {  # name: title, unit, the numbers in it; others get a panel of their own
+    "loss": ("Loss", "nats per token", ["loss", "held_out", "best_held_out"]),
     "learning_rate": ("Learning rate", "", ["learning_rate"]),
-    "gradient_norms": (
-        "Gradient norms",
-        "before clipping",
-        ["gradient_norm", "gradient_norms"],
-    ),
+    "gradients": ("Gradients", "norm", ["gradient_norm", "gradient_norms"]),
     "update_ratios": ("Updates", "update / weight", ["update_ratios"]),
+    "extremes": ("Extremes", "activations and logits", ["activations", "logits"]),
+    "entropies": ("Attention entropy", "nats", ["entropies"]),
+    "sinks": ("Sinks", "share of attention", ["sinks"]),
+    "decays": ("Decays", "share kept a token", ["decays"]),
     "speed": ("Speed", "tokens per second", ["tokens_per_second"]),
+    "memory": ("Memory", "bytes", ["memory"]),
 }
 OWNERS = {member: name for name, (*_, members) in PANELS.items() for member in members}
 
@@ -38,37 +41,45 @@ class Curves:
         self.columns: dict[str, array] = {}
         self.samples: list[tuple[int, str]] = []  # what the model wrote after a step
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take in the measurements of a step; those of one step are joined.
+    def extend(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the measurements of some steps; those of one step are joined.
 
-        Raises KeyError or TypeError for a record without a whole number as its step.
+        Numbers in dictionaries are named as in training/export.py. Raises KeyError or
+        TypeError for a record without a whole number as its step.
         """
-        step = record["step"]
-        if not self.steps or step > self.steps[-1]:
-            row = len(self.steps)
-            self.steps.append(step)
+        steps = array("q", [record["step"] for record in records])
+        if np.all(np.diff([*self.steps[-1:], *steps]) > 0):
+            self.steps.extend(steps)
         else:
-            row = self._row(step)
-        for name, value in numbers(record):
-            column = self.columns.get(name)
-            if column is None:
-                column = self.columns[name] = array("f")
-            if row < len(column):
-                column[row] = value
-            else:
-                column.extend([nan] * (row - len(column)))
-                column.append(value)
-        if isinstance(record.get("sample"), str):
-            self.samples.append((step, record["sample"]))
+            for step in steps:
+                self._make_row(step)
+        rows = np.searchsorted(np.array(self.steps), steps)
+        for name in dict.fromkeys(chain.from_iterable(records)):
+            if name != "step":
+                self._fill(name, [record.get(name) for record in records], rows)
+        for record in records:
+            if isinstance(record.get("sample"), str):
+                self.samples.append((record["step"], record["sample"]))
 
-    def _row(self, step: int) -> int:
+    def _make_row(self, step: int) -> None:
         row = bisect_left(self.steps, step)
         if row == len(self.steps) or self.steps[row] != step:
             self.steps.insert(row, step)
             for column in self.columns.values():
                 if row < len(column):
                     column.insert(row, nan)
-        return row
+
+    def _fill(self, name: str, values: list, rows: np.ndarray) -> None:
+        inner = [value for value in values if type(value) is dict]
+        for key in dict.fromkeys(chain.from_iterable(inner)):
+            within = [v.get(key) if type(v) is dict else None for v in values]
+            self._fill(f"{name}/{key}", within, rows)
+        found = np.array([v if type(v) in NUMBERS else nan for v in values], float)
+        known = np.abs(found) < LARGEST
+        if known.any():
+            column = self.columns.setdefault(name, array("f"))
+            column.extend(array("f", [nan]) * (len(self.steps) - len(column)))
+            np.frombuffer(column, np.float32)[rows[known]] = found[known]
 
     def forget_after(self, step: int) -> None:
         """Drop the steps after this one, which a resumed run takes again."""
@@ -135,15 +146,19 @@ class RecordReader:
             file.seek(self._read)
             block = file.read()
         block = block[: block.rfind(b"\n") + 1]
+        records = []
         for number, line in enumerate(block.splitlines(), self._lines + 1):
             try:
-                self.curves.add(orjson.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as fault:
+                records.append(orjson.loads(line))
+                if type(records[-1]["step"]) is not int:
+                    raise TypeError("the step is no whole number")
+            except (ValueError, TypeError, LookupError) as fault:
                 raise ValueError(
                     f"{self._path}, line {number}: {line[:80]!r}, expected a JSON "
                     f"object with a whole number as its step ({fault})"
                 ) from fault
-            self._lines = number
+        self.curves.extend(records)
+        self._lines += len(records)
         self._read += len(block)
         return bool(block)
 

@@ -52,18 +52,16 @@ export default {
     };
     const meta = () => model.get("panels").find(({ name }) => name === model.get("panel"))
       ?? { name: "", title: "Nothing measured yet", unit: "", curves: [] };
-    const short = (curve) => curve.slice(curve.indexOf("/") + 1);
-    const read = (line) => { // at the step that is pointed at, or at the end
+    const valueOf = (line) => { // at the step that is pointed at, or at the end
       const at = hover ?? cursor;
       const last = countTo(line.steps, replay.at) - 1;
       return at === null ? line.smoothed[last] : valueAt(line, at, line.sparse);
     };
 
-    function legend(kind, names) {
+    function legend(kind, names, short = new Map()) {
       if (items[kind].map(({ name }) => name).join("\n") === names.join("\n")) return;
       items[kind] = names.map((name) => {
-        const item = legendItem(kind === "curves" ? short(name) : name);
-        item.name = name;
+        const item = legendItem(name, short.get(name) ?? visible(name));
         item.node.addEventListener("click", () => {
           if (!hidden[kind].delete(name)) hidden[kind].add(name);
           redraw();
@@ -86,14 +84,17 @@ export default {
       lines = linesFor(name);
       const runs = model.get("runs");
       legend("runs", runs);
-      legend("curves", curves);
+      legend("curves", curves, shortNames(curves));
       const shown = lines.filter((line) =>
         !hidden.runs.has(line.run) && !hidden.curves.has(line.curve));
       const alone = runs.filter((one) => !hidden.runs.has(one)).length === 1;
       const sparse = new Set(lines.filter((line) => line.sparse).map(({ curve }) => curve));
       const main = curves.filter((curve) => !sparse.has(curve));
       const place = (curve) => alone ? curves.indexOf(curve) : Math.max(0, main.indexOf(curve));
-      const style = (one, curve) => styleOf(runs.indexOf(one), place(curve), alone, main.length);
+      const style = (one, curve) => {
+        const found = styleOf(runs.indexOf(one), place(curve), alone, main.length);
+        return sparse.has(curve) ? { ...found, dash: [3, 3] } : found;
+      };
       styled = shown.map((line) => ({
         ...line, ...style(line.run, line.curve), strong: line.run === strong && !alone,
       }));
@@ -118,12 +119,13 @@ export default {
       const at = hover ?? cursor;
       const ends = styled.map((line) => line.steps[countTo(line.steps, replay.at) - 1] ?? 0);
       const step = at ?? Math.max(0, ...ends);
-      const where = at === null ? "at the end" : `at step ${format(at)}`;
+      const where = at === null ? "at the end" : `at step ${wholeStep(at)}`;
       const curve = curves.find((name) => !hidden.curves.has(name));
+      const read = shortNames(curves).get(curve) ?? "no curve";
       const one = strong ?? model.get("runs").find((name) => !hidden.runs.has(name));
       const values = (list, key, other, wanted) => {
         const found = new Map(styled.filter((line) => line[other] === wanted)
-          .map((line) => [line[key], read(line)]));
+          .map((line) => [line[key], valueOf(line)]));
         for (const item of list) {
           const text = found.has(item.name) ? format(found.get(item.name)) : "";
           if (item.value.textContent !== text) item.value.textContent = text;
@@ -132,18 +134,18 @@ export default {
       };
       const found = values(items.runs, "run", "curve", curve);
       values(items.curves, "curve", "run", one);
-      heads.runs.textContent = `Runs: ${short(curve ?? "no curve").replaceAll("_", " ")} ${where}`;
+      heads.runs.textContent = `Runs: ${read} ${where}`;
       heads.curves.replaceChildren("Curves: ", make("bdi", {}, visible(one ?? "no run")), ` ${where}`);
       found.sort((a, b) => a[1] - b[1]);
       const say = ([name, value]) => `${format(value)} (${visible(name)})`;
       const runs = model.get("runs").length;
       summary.textContent = !found.length ? "No curve is shown here."
         : `${found.length} of ${runs} run${runs > 1 ? "s" : ""} shown. ${visible(title)}`
-          + `${unit ? `, ${unit}` : ""}, ${short(curve).replaceAll("_", " ")}, ${where}: `
+          + `${unit ? `, ${unit}` : ""}, ${read}, ${where}: `
           + (found.length > 1 ? `from ${say(found[0])} to ${say(found.at(-1))}.` : `${say(found[0])}.`)
           + levels().map(({ label, value }) => ` The ${label} is ${format(value)}.`).join("");
       canvas.setAttribute("aria-label", summary.textContent);
-      steps.value.textContent = at === null ? "the end" : format(at);
+      steps.value.textContent = at === null ? "the end" : wholeStep(at);
       steps.input.setAttribute("aria-valuetext",
         `${where}: ${found.slice(0, 5).map(say).join(", ") || "nothing"}`);
       mark.hidden = at === null || !scales;
@@ -157,7 +159,7 @@ export default {
       const seen = (written[one] ?? []).filter(([at]) => at <= step);
       samples.hidden = !Object.keys(written).length;
       caption.replaceChildren(...(seen.length
-        ? [`Written after step ${seen.at(-1)[0]} by `, make("bdi", {}, visible(one))] : ["No sample yet"]));
+        ? [`Written after step ${wholeStep(seen.at(-1)[0])} by `, make("bdi", {}, visible(one))] : ["No sample yet"]));
       sample.textContent = seen.length ? visible(seen.at(-1)[1]) : "";
     }
 
@@ -169,7 +171,7 @@ export default {
           ?? { steps: [] }, step, name === "held_out");
       const [floor, baseline] = [model.get("floor"), model.get("baseline")];
       const held = value("loss", "held_out");
-      const rows = [["step", `${step} of ${last}`],
+      const rows = [["step", `${wholeStep(step)} of ${wholeStep(last)}`],
         ["training loss, nats/token", format(value("loss", "loss"))],
         ["held-out loss, nats/token", held === undefined ? "not yet" : format(held)],
         ["learning rate", format(value("learning_rate", "learning_rate"))],

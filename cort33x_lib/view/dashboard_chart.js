@@ -37,13 +37,6 @@ function scale(low, high, from, to, log) {
   return at;
 }
 
-function tickText(value) {
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6))
-    return value.toExponential().replace(/(\.\d\d)\d*e/, "$1e").replace("e+", "e");
-  return size >= 1000 ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
-}
-
 // The ends of the value axis: all points, and the levels.
 function valueRange(lines, levels, few, upTo, log) {
   let [low, high] = [Infinity, -Infinity];
@@ -85,12 +78,14 @@ function drawChart(canvas, view) {
   const [top, bottom] = [28, HEIGHT - 36];
   let y = scale(low, high, bottom, top, view.logValue);
   const marks = y.ticks(5);
-  const texts = marks.map(tickText);
+  const texts = marks.map((v) => format(v, 0));
   const left = 12 + Math.max(20, ...texts.map((text) => pen.measureText(text).width));
-  const right = width - 14;
+  const right = width - 26;
   const first = view.logStep ? Math.max(view.first, 1) : 0;
   const x = scale(first, Math.max(view.last, first + 1), left, right, view.logStep);
 
+  pen.textAlign = "left";
+  pen.lineWidth = 1;
   pen.fillStyle = colour("faint");
   pen.fillText(view.unit ? `${view.title} (${view.unit})` : view.title, 4, 14);
   pen.strokeStyle = colour("rule");
@@ -105,7 +100,7 @@ function drawChart(canvas, view) {
   pen.fillText("step", right, HEIGHT - 4);
   pen.textAlign = "center";
   for (const v of x.ticks(width < 500 ? 4 : 7))
-    pen.fillText(tickText(v), x(v), bottom + 17);
+    pen.fillText(format(v, 0), x(v), bottom + 17);
 
   pen.save();
   pen.beginPath();
@@ -143,12 +138,13 @@ function drawChart(canvas, view) {
   pen.globalAlpha = 1;
   const inOrder = [...view.lines].sort((a, b) => a.strong - b.strong);
   for (const line of inOrder) {
+    if (line.sparse && !few && !line.strong) continue;
     pen.strokeStyle = pen.fillStyle = colour(`line-${line.colour}`);
     pen.lineWidth = line.strong ? 3 : few ? 2 : 1 / dense; // one pixel is drawn fastest
-    pen.setLineDash(line.sparse && few ? [3, 3] : line.dash);
+    pen.setLineDash(line.dash);
     const until = trace(line, line.smoothed);
     pen.stroke();
-    if (!line.sparse || !(few || line.strong)) continue;
+    if (!line.sparse) continue;
     for (let k = 0; k < until; k++) {
       pen.beginPath();
       pen.arc(x(line.steps[k]), y(line.mean[k]), 3.5, 0, 2 * Math.PI);

@@ -13,13 +13,25 @@ function visible(text) {
     `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-function format(value) {
+// Four digits, or as few as there are; millions and more with a letter.
+function format(value, least = 4) {
   if (value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value);
   if (size === 0) return "0";
-  if (size < 1e-3 || size >= 1e7) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
-  return value.toPrecision(4);
+  const digits = (v) => least ? v.toPrecision(least) : String(Number(v.toPrecision(4)));
+  if (size < 1e-3) return least ? value.toExponential(2) : value.toExponential();
+  const [unit, letter] = [[1e12, " T"], [1e9, " G"], [1e6, " M"]].find(([n]) => size >= n) ?? [1, ""];
+  if (letter) return digits(value / unit) + letter;
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : digits(value);
+}
+
+const wholeStep = (step) => Math.round(step).toLocaleString("en");
+
+// The curves of a panel by names that tell them apart: their last parts if these do.
+function shortNames(curves) {
+  const last = curves.map((curve) => curve.slice(curve.lastIndexOf("/") + 1));
+  const names = new Set(last).size === curves.length ? last : curves;
+  return new Map(curves.map((curve, k) => [curve, visible(names[k].replaceAll("_", " "))]));
 }
 
 // What pack() of curves.py made: one object a curve, its columns views of one buffer.

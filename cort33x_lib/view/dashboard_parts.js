@@ -35,7 +35,7 @@ function slider(label, attributes) {
 }
 
 // A button of a legend: a piece of its line, its name, its value at the step.
-function legendItem(name) {
+function legendItem(name, shown) {
   const swatch = document.createElementNS(SVG, "svg");
   swatch.setAttribute("viewBox", "0 0 26 10");
   swatch.setAttribute("aria-hidden", "true");
@@ -44,7 +44,7 @@ function legendItem(name) {
     line.setAttribute(key, value);
   swatch.append(line);
   const item = { name, line, value: make("b"), node: button("") };
-  item.node.append(swatch, make("bdi", {}, visible(name)), item.value);
+  item.node.append(swatch, make("bdi", {}, shown), item.value);
   item.paint = ({ colour, dash }, plain) => {
     line.style.stroke = plain ? "var(--ink)" : `var(--line-${colour})`;
     line.style.strokeDasharray = dash.join(" ");

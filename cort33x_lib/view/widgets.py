@@ -115,7 +115,7 @@ class TrainingDashboard(RunsDashboard):
 
     def _add(self, record: dict) -> None:
         self._own.forget_after(record["step"] - 1)  # a resumed run takes these again
-        self._own.add(record)
+        self._own.extend([record])
         if "held_out" in record or "sample" in record:
             self._sent = 0.0
         if time.monotonic() - self._sent >= PERIOD:
