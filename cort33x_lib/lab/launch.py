@@ -148,6 +148,7 @@ def launch(plan: Plan, name: str, runs: Path = RUNS) -> Training:
     """A new run of a plan, in a folder NAME-001 or the next number not taken."""
     training = Training(plan)
     training.run = Run.create(runs, name, training.manifest())
+    training.tokenizer.save(training.run.folder / "tokenizer.json")
     return training
 
 

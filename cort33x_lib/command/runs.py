@@ -1,0 +1,109 @@
+"""`runs list | show | diff | bisect`: what the records of runs say."""
+
+import argparse
+import difflib
+import re
+from pathlib import Path
+
+from cort33x_lib.command.console import sparkline, table
+from cort33x_lib.training.record import Run
+
+SHOWN = 12  # lines of the table of `runs show`
+
+
+def find_run(runs: Path, name: str) -> Run:
+    """A run by its name: `tour-003` itself, `tour` the newest of its name, or a folder.
+
+    Raises ValueError naming near ones.
+    """
+    for folder in (runs / name, Path(name)):
+        if (folder / "manifest.json").is_file():
+            return Run(folder)
+    numbered = re.compile(re.escape(name) + r"-(\d+)")
+    found = {
+        int(match[1]): known
+        for known in run_names(runs)
+        if (match := numbered.fullmatch(known))
+    }
+    if found:
+        return Run(runs / found[max(found)])
+    known = run_names(runs)
+    series = {re.sub(r"-\d+$", "", one) for one in known}
+    near = difflib.get_close_matches(name, [*series, *known], n=3)
+    hint = f"near it: {', '.join(near)}" if near else f"there are: {listed(series)}"
+    raise ValueError(f"no run {name!r} in {runs}; {hint}")
+
+
+def listed(names: set[str]) -> str:
+    """Names for a message."""
+    return ", ".join(sorted(names)) or "none yet"
+
+
+def run_names(runs: Path) -> list[str]:
+    """The folders of a folder that hold a run, by name."""
+    if not runs.is_dir():
+        return []
+    return sorted(
+        folder.name for folder in runs.iterdir() if (folder / "manifest.json").is_file()
+    )
+
+
+def list_runs(asked: argparse.Namespace) -> None:
+    """Every run, the newest last."""
+    runs = [Run(asked.runs / name) for name in run_names(asked.runs)]
+    if not runs:
+        raise ValueError(f"{asked.runs} holds no runs: `train` makes one")
+    rows = []
+    for run in sorted(runs, key=lambda run: run.manifest.get("started", "")):
+        metrics = run.metrics()
+        last = metrics[-1] if metrics else {}
+        held_out = [m["held_out"] for m in metrics if "held_out" in m]
+        speed = last.get("tokens_per_second")
+        steps = run.manifest["recipe"]["steps"]
+        rows.append(
+            [
+                run.folder.name,
+                run.manifest.get("started", "")[:16].replace("T", " "),
+                f"{last.get('step', 0)} of {steps}",
+                last.get("loss", "-"),
+                held_out[-1] if held_out else "-",
+                "-" if speed is None else round(speed),
+            ]
+        )
+    head = ["run", "started", "steps", "loss", "held out", "tokens/s"]
+    print(table(head, rows))
+
+
+def show(asked: argparse.Namespace) -> None:
+    """What a run is made of, its loss as a curve and as a table."""
+    run = find_run(asked.runs, asked.run)
+    metrics = run.metrics()
+    model, recipe = run.manifest["model"], run.manifest["recipe"]
+    machine = run.manifest["machine"]
+    facts = {
+        "run": run.folder,
+        "started": run.manifest.get("started", "-"),
+        "corpus": run.manifest["corpus"],
+        "tokenizer": run.manifest["tokenizer"],
+        "model": f"{model['pattern']}, {model['channels']} channels,"
+        f" vocabulary {model['vocabulary']}",
+        "recipe": f"{recipe['steps']} steps of"
+        f" {recipe['rows'] * recipe['length'] * recipe['accumulation']:,} tokens,"
+        f" seed {recipe['seed']}",
+        "machine": f"{machine['processor']}, {machine['threads']} threads,"
+        f" accelerator {machine['accelerator']}",
+    }
+    print("\n".join(f"{name:10} {value}" for name, value in facts.items()))
+    losses = [m["loss"] for m in metrics if "loss" in m]
+    if not losses:
+        print("no step has been recorded yet")
+        return
+    print(f"\nloss {max(losses):.3f} to {min(losses):.3f}\n{sparkline(losses)}\n")
+    every = max(-(-len(metrics) // SHOWN), 1)
+    chosen = [m for m in metrics if m["step"] % every == 0 or m is metrics[-1]]
+    if "held_out" in metrics[-1] or any("held_out" in m for m in metrics):
+        columns = ["step", "loss", "held_out", "learning_rate", "gradient_norm"]
+    else:
+        columns = ["step", "loss", "learning_rate", "gradient_norm"]
+    columns += ["tokens", "seconds"]
+    print(table(columns, [[m.get(name, "-") for name in columns] for m in chosen]))
