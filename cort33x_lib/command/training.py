@@ -9,6 +9,7 @@ from tqdm import tqdm
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab.launch import Training, launch, reopen
 from cort33x_lib.lab.plan import read_plan
+from cort33x_lib.training.distributed import joined
 
 
 def train(asked: argparse.Namespace) -> None:
@@ -20,7 +21,8 @@ def train(asked: argparse.Namespace) -> None:
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"name {name!r}: expected letters, digits, - and _")
     tqdm.write(f"preparing {name}: documents, tokenizer, tokens", file=asked.errors)
-    follow(launch(plan, name, asked.runs), asked)
+    with joined() as world:
+        follow(launch(plan, name, asked.runs, world), asked)
 
 
 def resume(asked: argparse.Namespace) -> None:
@@ -32,17 +34,20 @@ def resume(asked: argparse.Namespace) -> None:
         print(f"{run.folder.name} has all its {steps} steps")
         return
     tqdm.write(f"preparing {run.folder.name} again", file=asked.errors)
-    follow(reopen(run), asked)
+    with joined() as world:
+        follow(reopen(run, world), asked)
 
 
 def follow(training: Training, asked: argparse.Namespace) -> None:
     """Take the steps, show them in a bar, and say where the run stands at its end."""
-    run, steps = training.run, training.plan.recipe.steps
+    run, steps, main = training.run, training.plan.recipe.steps, training.world.main
     shown = {}
     try:
         with (
             closing(training.steps()) as taken,
-            tqdm(total=steps, desc=run.folder.name, unit=" steps") as bar,
+            tqdm(
+                total=steps, desc=run.folder.name, unit=" steps", disable=not main
+            ) as bar,
         ):
             for measured in taken:
                 names = {"loss", "held_out"} & measured.keys()
@@ -53,6 +58,8 @@ def follow(training: Training, asked: argparse.Namespace) -> None:
         raise KeyboardInterrupt(
             f"{run.folder.name} is on the disk; go on with:\n  {going_on(run, asked)}"
         ) from None
+    if not main:
+        return
     last = run.metrics()[-1]
     facts = [f"{last['step']} steps in {last['seconds']:.0f} s"]
     facts += [f"{name.replace('_', ' ')} {value}" for name, value in shown.items()]

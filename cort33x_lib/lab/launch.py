@@ -7,6 +7,7 @@ Notebook, dashboard and command line all start a run here, so the same plan give
 same bits wherever it is started.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -28,6 +29,7 @@ from cort33x_lib.text.corpus import (
 )
 from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import Tokenizer, train_tokenizer
+from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.loop import train
 from cort33x_lib.training.record import Run, make_manifest
 
@@ -80,10 +82,10 @@ class Training:
     `steps` starts the training, or goes on with it.
     """
 
-    def __init__(self, plan: Plan, run: Run | None = None):
+    def __init__(self, plan: Plan, run: Run | None = None, world: Alone = ALONE):
         """Collect the corpus, learn the tokenizer, encode. Raises as `collect` does,
         and ValueError when tokenizer and model do not fit."""
-        self.plan, self.run = plan, run
+        self.plan, self.run, self.world = plan, run, world
         self.documents, self.examined = collect(plan.corpus)
         self.tokenizer = make_tokenizer(plan, self.documents)
         self.tokens = encode_documents(self.tokenizer, self.documents)
@@ -123,7 +125,10 @@ class Training:
 
     def steps(self) -> Iterator[dict]:
         """The loop of `train`, examinations included."""
-        return train(self.model, self.batches, self.plan.recipe, self.run, self.examine)
+        model = self.model.to(self.world.device) if self.world.size > 1 else self.model
+        return train(
+            model, self.batches, self.plan.recipe, self.run, self.examine, self.world
+        )
 
 
 def make_tokenizer(plan: Plan, documents: list[Document]) -> Tokenizer:
@@ -144,15 +149,33 @@ def make_tokenizer(plan: Plan, documents: list[Document]) -> Tokenizer:
     return train_tokenizer(texts, vocabulary)
 
 
-def launch(plan: Plan, name: str, runs: Path = RUNS) -> Training:
-    """A new run of a plan, in a folder NAME-001 or the next number not taken."""
-    training = Training(plan)
-    training.run = Run.create(runs, name, training.manifest())
-    training.tokenizer.save(training.run.folder / "tokenizer.json")
+def launch(plan: Plan, name: str, runs: Path = RUNS, world: Alone = ALONE) -> Training:
+    """A new run of a plan, in a folder NAME-001 or the next number not taken.
+
+    Of several processes the main one makes it. Where torchrun has started its job
+    again, it is the run that the job began.
+    """
+    training, folder = Training(plan, world=world), of_job(runs, world.job)
+    if world.main and not folder:
+        manifest = training.manifest()
+        if world.job:
+            manifest |= {"job": world.job, "processes": world.size}
+        run = Run.create(runs, name, manifest)
+        training.tokenizer.save(run.folder / "tokenizer.json")
+        folder = run.folder.name
+    training.run = Run(Path(runs) / world.told(folder))
     return training
 
 
-def reopen(run: Run) -> Training:
+def of_job(runs: Path, job: str) -> str:
+    """The folder of the run that a job of torchrun began, or nothing."""
+    for file in Path(runs).glob("*/manifest.json") if job else []:
+        if json.loads(file.read_text(encoding="utf-8")).get("job") == job:
+            return file.parent.name
+    return ""
+
+
+def reopen(run: Run, world: Alone = ALONE) -> Training:
     """A run that was started before, ready to go on from its newest checkpoint.
 
     Raises ValueError when it was not started from a plan, or when the corpus or the
@@ -160,7 +183,7 @@ def reopen(run: Run) -> Training:
     """
     if "plan" not in run.manifest:
         raise ValueError(f"{run.folder} was not started from a plan, so none can go on")
-    training = Training(plan_of(run.manifest), run)
+    training = Training(plan_of(run.manifest), run, world)
     today = training.manifest()
     for part in ("corpus", "tokenizer"):
         if today[part] != run.manifest[part]:

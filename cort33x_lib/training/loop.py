@@ -1,19 +1,21 @@
 """The training loop: a generator that takes a step each time it is asked for one.
 
 It prints nothing and plots nothing. The caller does, between the steps, and pauses by
-not asking and stops by closing it. Left out: several machines, see `distributed`.
+not asking and stops by closing it. Several processes run the same loop, each told by
+its `World` which one it is; see `distributed`.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import Progress, save_checkpoint
+from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.lock import hold
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import Recipe
@@ -47,14 +49,11 @@ def interrupts_held() -> Iterator[None]:
 
 
 def micro_batches(
-    model: Transformer, batches: Batches | Mixture, first: int, count: int
+    model: Transformer, batches: Batches | Mixture, numbers: Iterable[int]
 ) -> list[MicroBatch]:
-    """Some micro-batches in a row, on the model's device."""
+    """The micro-batches of these numbers, on the model's device."""
     device = model.embedding.weight.device
-    return [
-        tuple(ids.to(device) for ids in batches[number])
-        for number in range(first, first + count)
-    ]
+    return [tuple(ids.to(device) for ids in batches[number]) for number in numbers]
 
 
 def train(
@@ -63,6 +62,7 @@ def train(
     recipe: Recipe,
     run: Run | None = None,
     examine: Callable[[Transformer], float] | None = None,
+    world: Alone = ALONE,
 ) -> Iterator[dict]:
     """Train, and yield one dictionary of measurements a step.
 
@@ -73,15 +73,16 @@ def train(
 
     With a run, these and those of `telemetry` go to its record, and every `save_every`
     steps, and however the loop ends, a checkpoint is saved, unless a weight of it is
-    not finite; a run that holds one goes on from it.
+    not finite; a run that holds one goes on from it. With a `world` of several, none is
+    saved when one of them stops alone.
     Close the generator (leave the loop, or use contextlib.closing) to stop.
     Raises NotFiniteError, naming the step, before the weights are touched, and keeps in
     the run what `replay` needs; LockedError when the run is being written already;
     CheckpointError as `resume` does; and OSError when a checkpoint cannot be written,
     which ends the run and leaves its record.
     """
-    with hold(run.folder) if run else nullcontext():
-        yield from steps(model, batches, recipe, run, examine)
+    with hold(run.folder) if run and world.main else nullcontext():
+        yield from steps(model, batches, recipe, run, examine, world)
 
 
 def steps(
@@ -90,13 +91,15 @@ def steps(
     recipe: Recipe,
     run: Run | None,
     examine: Callable[[Transformer], float] | None,
+    world: Alone,
 ) -> Iterator[dict]:
     """The loop of `train`, where nobody else writes to the run."""
-    optimizer, progress = make_optimizer(model, recipe), Progress()
-    telemetry = Telemetry(model, batches) if run else None
+    optimizer = world.shared(make_optimizer(model, recipe), model, recipe)
+    progress = Progress()
+    telemetry = Telemetry(model, batches) if run and world.main else None
     if run:
         facts = facts_of(run, batches, recipe)
-        progress = resume(run, model, optimizer, facts)
+        progress = resume(run, model, optimizer, facts, world)
     tried = progress.step  # the last step that was saved, or should have been
 
     def save() -> None:
@@ -105,17 +108,18 @@ def steps(
         if broken := broken_weights(model):
             message = f"step {tried} has left broken weights in {', '.join(broken)}"
             raise NotFiniteError(f"{message}: nothing was saved", [], [], broken)
-        run.bring_to_disk()
-        save_checkpoint(run.checkpoints, progress, model, optimizer, facts)
+        with world.whole(optimizer):
+            if world.main:
+                run.bring_to_disk()
+                save_checkpoint(run.checkpoints, progress, model, optimizer, facts)
 
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
             with interrupts_held():
                 started = time.perf_counter()
                 rate = learning_rate(recipe, step)
-                parts = micro_batches(
-                    model, batches, progress.position, recipe.accumulation
-                )
+                mine = world.numbers(progress.position, recipe.accumulation)
+                parts = micro_batches(model, batches, mine)
                 try:
                     loss, norm = take_step(
                         model,
@@ -125,12 +129,19 @@ def steps(
                         recipe.clip,
                         recipe.precision,
                         telemetry,
+                        world,
                     )
                 except NotFiniteError as fault:
                     fault.args = (f"step {step}: {fault}",)
-                    if run:
-                        if progress.step > tried and not fault.weights:
-                            save()
+                    if run and progress.step > tried and not fault.weights:
+                        save()
+                    if run and world.main:
+                        if world.size > 1:  # look at the others' micro-batches too
+                            fault.micro_batches = []
+                            every = ALONE.numbers(
+                                progress.position, recipe.accumulation
+                            )
+                            parts = micro_batches(model, batches, every)
                         keep_for_replay(run, step, model, batches, parts, recipe, fault)
                     raise
                 elapsed = time.perf_counter() - started
@@ -148,20 +159,22 @@ def steps(
                     "seconds": round(progress.seconds, 4),
                     "tokens_per_second": round(recipe.tokens_per_step / elapsed, 1),
                 }
-                if examine and is_due(recipe, step):
+                if examine and world.main and is_due(recipe, step):
                     measured["held_out"] = score = examine(model)
                     best = progress.best
                     progress.best = score if best is None else min(best, score)
                     measured["best_held_out"] = progress.best
                 if telemetry:
                     measured |= telemetry.measure(step, recipe.accumulation)
-                if run:
+                if run and world.main:
                     run.append(**measured)
-                    if step % recipe.save_every == 0:
-                        save()
+                if run and step % recipe.save_every == 0:
+                    save()
             yield measured
     finally:
-        if run and progress.step > tried and not broken_weights(model):
+        # Of several processes one may stop alone: the others cannot take part then.
+        all_here = world.size == 1 or progress.step == recipe.steps
+        if run and progress.step > tried and all_here and not broken_weights(model):
             with interrupts_held():
                 save()
 

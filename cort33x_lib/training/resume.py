@@ -14,6 +14,7 @@ from cort33x_lib.training.checkpoint import (
     newest_checkpoint,
     restore,
 )
+from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.optimizer import Together
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
@@ -25,7 +26,11 @@ def facts_of(run: Run, batches: Batches | Mixture, recipe: Recipe) -> dict:
 
 
 def resume(
-    run: Run, model: nn.Module, optimizer: Optimizer | Together, facts: dict
+    run: Run,
+    model: nn.Module,
+    optimizer: Optimizer | Together,
+    facts: dict,
+    world: Alone = ALONE,
 ) -> Progress:
     """Set a run back to its newest intact checkpoint, and its record with it.
 
@@ -48,7 +53,13 @@ def resume(
             f"{run.folder} has a record of {recorded} steps and no checkpoint: expected"
             " one, or a new run"
         )
-    run.forget_after(progress.step)
+    if world.sum(progress.step) != world.size * progress.step:
+        raise CheckpointError(
+            f"{run.folder}: the processes found different checkpoints"
+        )
+    if world.main:
+        run.forget_after(progress.step)
+    world.forget_others(optimizer)
     return progress
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.optimizer import Together
 
 MicroBatch = tuple[Tensor, Tensor]  # inputs and targets, (B, T) each
@@ -60,28 +61,31 @@ def take_step(
     clip: float,
     precision: str = "float32",
     watcher: Watcher | None = None,
+    world: Alone = ALONE,
 ) -> tuple[float, float]:
     """One update of the weights; gives the loss before it and the gradient's norm.
 
     The loss is in nats per token, the mean over the counted tokens of all
-    micro-batches, however many each has. The norm is the one before clipping. Raises
-    NotFiniteError, weights untouched.
+    micro-batches, of all processes, however many each has. The norm is the one before
+    clipping. Raises NotFiniteError, weights untouched.
     """
     counts = [int((targets != -100).sum()) for _, targets in micro_batches]
-    losses = []
+    total, losses = world.sum(sum(counts)), []
     for (inputs, targets), count in zip(micro_batches, counts, strict=True):
         half = precision == "bfloat16"
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
-            part = model.loss(inputs, targets) * (count / sum(counts))
+            part = model.loss(inputs, targets) * (count / total)
         part.backward()
         losses.append(part.detach())
     shares = torch.stack(losses).tolist()
+    loss = world.sum(sum(shares))
+    world.sum_gradients(model)
     if watcher:
         watcher.before_update(model)
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
     length = get_total_norm(gradients)
     norm = length.item()
-    if not all(map(math.isfinite, (norm, *shares))):
+    if not all(map(math.isfinite, (norm, loss))):
         fault = describe_fault(model, shares, norm)
         optimizer.zero_grad()
         raise fault
@@ -92,7 +96,7 @@ def take_step(
     if watcher:
         watcher.after_update(model)
     optimizer.zero_grad()
-    return sum(shares), norm
+    return loss, norm
 
 
 def broken_weights(model: nn.Module) -> list[str]:
