@@ -24,6 +24,7 @@ from cort33x_lib.training.record import Run
 KILLS = int(os.environ.get("DISTRIBUTED_KILLS", "1"))
 TIMES = ("seconds", "tokens_per_second", "memory", "resident")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+STATIC = ["--rdzv-backend=static", "--master-addr=127.0.0.1", "--master-port=29517"]
 TRAIN = ["-m", "cort33x_lib", "train", "tiny"]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Gloo and signals of POSIX")
@@ -204,7 +205,7 @@ def test_tokens_count_the_same_wherever_they_are(tmp_path):
     ("options", "processes", "said"),
     [
         (["--standalone"], 3, "3 processes for 2 micro-batches a step"),
-        ([], 1, "say --standalone, or --rdzv-id NAME"),
+        (STATIC, 1, "say --standalone, or --rdzv-id NAME"),
     ],
 )
 def test_what_cannot_be_is_said(tmp_path, options, processes, said):
