@@ -12,12 +12,8 @@ import psutil
 import torch
 
 from cort33x_lib.files import PROJECT
-from cort33x_lib.model.config import CONFIGS
-from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.corpus import MissingSources, standard_library
-from cort33x_lib.training.step import take_step
-
-TOLERANCE = 1e-4  # between single precision on a device and double on the CPU
+from cort33x_lib.training.start import TOLERANCE, device_error
 
 
 @dataclass(frozen=True)
@@ -39,29 +35,6 @@ def devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return found
-
-
-def short_training(device: str, precision: torch.dtype) -> torch.Tensor:
-    """All weights of a tiny model after three training steps, in double precision.
-
-    -> (parameters,). Weights and batch are made on the CPU, the same on each device.
-    """
-    model = Transformer(CONFIGS["tiny"]).to(device, precision)
-    optimizer = torch.optim.SGD(model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        ids = torch.randint(0, 64, (4, 33), generator=generator).to(
-            device
-        )  # (B, T + 1)
-        take_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], rate=0.1, clip=1.0)
-    weights = [weights.detach().cpu().double() for weights in model.parameters()]
-    return torch.cat([part.flatten() for part in weights])
-
-
-def device_error(device: str) -> float:
-    """The largest difference of any weight from the CPU's in double precision."""
-    oracle = short_training("cpu", torch.float64)
-    return (short_training(device, torch.float32) - oracle).abs().max().item()
 
 
 def examine() -> Iterator[Check]:

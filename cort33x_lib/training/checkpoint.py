@@ -55,11 +55,12 @@ class Progress:
     step: int = 0  # updates made; the schedule and the record go by it
     position: int = 0  # micro-batches used, by all processes together
     tokens: int = 0
+    clipped: int = 0  # steps whose gradient was too long
     seconds: float = 0.0
     best: float | None = None  # the lowest held-out loss
 
     def __post_init__(self):
-        counts = self.step, self.position, self.tokens
+        counts = self.step, self.position, self.tokens, self.clipped
         numbers = [self.seconds, 0.0 if self.best is None else self.best]
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError(f"{self}: expected whole numbers from 0")

@@ -11,22 +11,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
+from torch.optim import Optimizer
+
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import Progress, save_checkpoint
 from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.lock import hold
-from cort33x_lib.training.optimizer import make_optimizer
+from cort33x_lib.training.optimizer import Together, make_optimizer
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
 from cort33x_lib.training.replay import keep_for_replay
 from cort33x_lib.training.resume import facts_of, resume
 from cort33x_lib.training.schedule import learning_rate
+from cort33x_lib.training.start import check_device, check_first_loss
 from cort33x_lib.training.step import (
     MicroBatch,
     NotFiniteError,
+    Watcher,
     broken_weights,
+    compile_blocks,
     take_step,
 )
 from cort33x_lib.training.telemetry import Telemetry
@@ -67,7 +72,8 @@ def train(
     """Train, and yield one dictionary of measurements a step.
 
     step, from 1 · loss, in nats per token · learning_rate · gradient_norm, before
-    clipping · clipped · tokens, in all · seconds, in all · tokens_per_second ·
+    clipping · clipped, and clipped_steps, in all · tokens and seconds, in all ·
+    tokens_per_second ·
     held_out, what `examine` gives every `examine_every` steps and after the last ·
     best_held_out, the lowest so far
 
@@ -76,13 +82,58 @@ def train(
     not finite; a run that holds one goes on from it. With a `world` of several, none is
     saved when one of them stops alone.
     Close the generator (leave the loop, or use contextlib.closing) to stop.
-    Raises NotFiniteError, naming the step, before the weights are touched, and keeps in
-    the run what `replay` needs; LockedError when the run is being written already;
-    CheckpointError as `resume` does; and OSError when a checkpoint cannot be written,
-    which ends the run and leaves its record.
+    Raises, before the weights are touched: DeviceError for a device that computes
+    something else, FirstLossError for a new run of a model that is not new, and
+    NotFiniteError, naming the step, which keeps in the run what `replay` needs;
+    LockedError when the run is being written already; CheckpointError as `resume` does;
+    and OSError when a checkpoint cannot be written, which ends the run and leaves its
+    record.
     """
     with hold(run.folder) if run and world.main else nullcontext():
         yield from steps(model, batches, recipe, run, examine, world)
+
+
+def update(
+    model: Transformer,
+    optimizer: Optimizer | Together,
+    batches: Batches | Mixture,
+    recipe: Recipe,
+    progress: Progress,
+    watcher: Watcher | None = None,
+    world: Alone = ALONE,
+) -> dict:
+    """The next step of a run, measured; `progress` is moved on. Raises as `train`."""
+    started = time.perf_counter()
+    step = progress.step + 1
+    rate = learning_rate(recipe, step)
+    mine = world.numbers(progress.position, recipe.accumulation)
+    parts = micro_batches(model, batches, mine)
+    if step == 1:
+        check_first_loss(model, parts[0])
+    try:
+        loss, norm = take_step(
+            model, optimizer, parts, rate, recipe.clip, recipe.precision, watcher, world
+        )
+    except NotFiniteError as fault:
+        fault.args = (f"step {step}: {fault}",)
+        raise
+    seconds = time.perf_counter() - started
+    progress.step = step
+    progress.position += recipe.accumulation
+    progress.tokens += recipe.tokens_per_step
+    progress.seconds += seconds
+    progress.clipped += norm > recipe.clip
+    return {
+        "step": step,
+        "loss": loss,
+        "learning_rate": rate,
+        "gradient_norm": norm,
+        "clipped": norm > recipe.clip,
+        "clipped_steps": progress.clipped,
+        "tokens": progress.tokens,
+        "seconds": round(progress.seconds, 4),
+        "tokens_per_second": round(recipe.tokens_per_step / seconds, 1),
+    }
 
 
 def steps(
@@ -94,6 +145,7 @@ def steps(
     world: Alone,
 ) -> Iterator[dict]:
     """The loop of `train`, where nobody else writes to the run."""
+    check_device(str(model.embedding.weight.device))
     optimizer = world.shared(make_optimizer(model, recipe), model, recipe)
     progress = Progress()
     telemetry = Telemetry(model, batches) if run and world.main else None
@@ -113,52 +165,25 @@ def steps(
                 run.bring_to_disk()
                 save_checkpoint(run.checkpoints, progress, model, optimizer, facts)
 
+    if recipe.compiled:
+        compile_blocks(model)
     try:
         for step in range(progress.step + 1, recipe.steps + 1):
             with interrupts_held():
-                started = time.perf_counter()
-                rate = learning_rate(recipe, step)
-                mine = world.numbers(progress.position, recipe.accumulation)
-                parts = micro_batches(model, batches, mine)
                 try:
-                    loss, norm = take_step(
-                        model,
-                        optimizer,
-                        parts,
-                        rate,
-                        recipe.clip,
-                        recipe.precision,
-                        telemetry,
-                        world,
+                    measured = update(
+                        model, optimizer, batches, recipe, progress, telemetry, world
                     )
                 except NotFiniteError as fault:
-                    fault.args = (f"step {step}: {fault}",)
                     if run and progress.step > tried and not fault.weights:
                         save()
                     if run and world.main:
                         if world.size > 1:  # look at the others' micro-batches too
                             fault.micro_batches = []
-                            every = ALONE.numbers(
-                                progress.position, recipe.accumulation
-                            )
-                            parts = micro_batches(model, batches, every)
+                        every = ALONE.numbers(progress.position, recipe.accumulation)
+                        parts = micro_batches(model, batches, every)
                         keep_for_replay(run, step, model, batches, parts, recipe, fault)
                     raise
-                elapsed = time.perf_counter() - started
-                progress.step = step
-                progress.position += recipe.accumulation
-                progress.tokens += recipe.tokens_per_step
-                progress.seconds += elapsed
-                measured = {
-                    "step": step,
-                    "loss": loss,
-                    "learning_rate": rate,
-                    "gradient_norm": norm,
-                    "clipped": norm > recipe.clip,
-                    "tokens": progress.tokens,
-                    "seconds": round(progress.seconds, 4),
-                    "tokens_per_second": round(recipe.tokens_per_step / elapsed, 1),
-                }
                 if examine and world.main and is_due(recipe, step):
                     measured["held_out"] = score = examine(model)
                     best = progress.best

@@ -53,6 +53,42 @@ def layer_group(name: str) -> str:
     return ".".join(parts[:3] if parts[0] == "blocks" else parts[:1])
 
 
+def compile_blocks(model: nn.Module) -> None:
+    """Let torch.compile make each block of a model, in place, when it is first used.
+
+    Blocks of one letter share what was compiled. Weights and their names stay.
+    """
+    for block in model.blocks:
+        block.compile()
+
+
+def accumulate(
+    model: nn.Module,
+    micro_batches: Sequence[MicroBatch],
+    precision: str = "float32",
+    world: Alone = ALONE,
+) -> list[Tensor]:
+    """Add up the gradients of one mean loss over all counted targets.
+
+    Gives the share of each micro-batch in that loss, by how many targets it counts.
+    Raises ValueError when none of them, in no process, counts any.
+    """
+    counts = [int((targets != -100).sum()) for _, targets in micro_batches]
+    total = world.sum(sum(counts))
+    if not total:
+        given = f"no target counts in {len(counts)} micro-batches, all are -100"
+        raise ValueError(f"{given}: expected at least one token id")
+    half, shares = precision == "bfloat16", []
+    for (inputs, targets), count in zip(micro_batches, counts, strict=True):
+        if not count:  # the mean of nothing is no number, not even times zero
+            targets = targets.clamp(min=0)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
+            share = model.loss(inputs, targets) * (count / total)
+        share.backward()
+        shares.append(share.detach())
+    return shares
+
+
 def take_step(
     model: nn.Module,
     optimizer: Optimizer | Together,
@@ -67,28 +103,21 @@ def take_step(
 
     The loss is in nats per token, the mean over the counted tokens of all
     micro-batches, of all processes, however many each has. The norm is the one before
-    clipping. Raises NotFiniteError, weights untouched.
+    clipping. Raises NotFiniteError, weights untouched. bfloat16 has the range of
+    float32, so no loss is scaled, as float16 would need.
     """
-    counts = [int((targets != -100).sum()) for _, targets in micro_batches]
-    total, losses = world.sum(sum(counts)), []
-    for (inputs, targets), count in zip(micro_batches, counts, strict=True):
-        half = precision == "bfloat16"
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
-            part = model.loss(inputs, targets) * (count / total)
-        part.backward()
-        losses.append(part.detach())
-    shares = torch.stack(losses).tolist()
-    loss = world.sum(sum(shares))
+    losses = accumulate(model, micro_batches, precision, world)
     world.sum_gradients(model)
-    if watcher:
-        watcher.before_update(model)
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
     length = get_total_norm(gradients)
-    norm = length.item()
+    norm, *shares = torch.stack([length, *losses]).tolist()
+    loss = world.sum(sum(shares))
     if not all(map(math.isfinite, (norm, loss))):
         fault = describe_fault(model, shares, norm)
         optimizer.zero_grad()
         raise fault
+    if watcher:
+        watcher.before_update(model)
     clip_grads_with_norm_(model.parameters(), clip, length)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_scale", 1.0)
