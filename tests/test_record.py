@@ -96,7 +96,8 @@ VALUES = {"NaN": math.nan, "Inf": math.inf, "-Inf": -math.inf}
 def inject(model, place, value, step, monkeypatch):
     """Plant a number that is none, which the next step meets; gives its groups."""
     if place == "loss":  # of micro-batch 3 of 8
-        seen, loss = itertools.count(), model.loss
+        extra = step == 1  # a new model's first loss is looked at before the step
+        seen, loss = itertools.count(-extra), model.loss
 
         def broken(inputs, targets):
             return loss(inputs, targets) * (value if next(seen) % MICRO == 2 else 1)
