@@ -33,6 +33,7 @@ make book     install what is needed, run every chapter, build the site
 make test     the same set-up, then every test
 make lab      open the book in JupyterLab
 make setup    only make .venv and install into it
+make train    train chapter 1's model here, in about two minutes
 make fuzz     the tokenizer on a million random texts of each kind: half an hour or more
 make mutants  twelve bugs planted in the model, which the tests must find
 make bench    tokenizer and model beside others, which it installs into .venv first
@@ -43,7 +44,7 @@ make clean    remove the built site and its caches (the folder _build)
 Without make:            python run.py book   (Windows: py run.py book)
 In a conda environment:  python run.py --here book   (uses it instead of .venv)
 Further words go on to pytest or JupyterLab:  python run.py test -k tokenizer"""
-COMMANDS = ("setup", "book", "test", "lab", "fuzz", "mutants", "bench", "lint")
+COMMANDS = ("setup", "book", "test", "lab", "train", "fuzz", "mutants", "bench", "lint")
 INSTALLING = "Installing PyTorch, JupyterLab and Jupyter Book"
 
 
@@ -215,6 +216,10 @@ class Project:
         scripts = ["tokenizer", "model", "windows", "delta", "decoding"]
         calls = [[self.python, f"benchmarks/{script}.py"] for script in scripts]
         return any([self.run(call) for call in calls])
+
+    def train(self, words):
+        command = [self.python, "-m", "cort33x_lib", "train"]
+        return self.run(command + (words or ["tour"]))
 
     def mutants(self, words):
         return self.run([self.python, "tests/mutants.py"] + words)
