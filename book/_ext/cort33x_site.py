@@ -1,4 +1,4 @@
-"""Two settings of the site that `_config.yml` cannot express."""
+"""What the site needs and `_config.yml` cannot express."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,16 @@ def drop_thebe(app, page, template, context, doctree):
     ]
 
 
+def escape_widgets(app, page, template, context, doctree):
+    """No text in a widget's state can end the script it is stored in, or open one."""
+    for script in context["script_files"]:
+        attributes = getattr(script, "attributes", {})
+        if attributes.get("type", "").endswith("widget-state+json"):
+            attributes["body"] = attributes["body"].replace("<", "\\u003c")
+
+
 def setup(app):
     app.connect("config-inited", set_cache, priority=100)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", escape_widgets, priority=901)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

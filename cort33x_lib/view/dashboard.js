@@ -30,13 +30,17 @@ export default {
     const steps = slider("Step", { min: 0, max: 0, value: 0 });
     const summary = make("p", { class: "summary", "data-role": "summary" });
     const find = make("input", { type: "search", "aria-label": "Find a run", placeholder: "find a run" });
-    const [all, none] = ["All", "None"].map(button);
     const heads = { runs: make("span"), curves: make("span") };
     const lists = { runs: group("Runs", "items"), curves: group("Curves", "items") };
     const items = { runs: [], curves: [] };
-    const choose = make("div", { class: "head" }, heads.runs, find, all, none);
+    const every = (kind) => [["All", "delete"], ["None", "add"]].map(([label, act]) =>
+      everyButton(kind, label, () => {
+        for (const { name, node } of items[kind]) if (!node.hidden) hidden[kind][act](name);
+        redraw();
+      }));
+    const choose = make("div", { class: "head" }, heads.runs, find, ...every("runs"));
     const curveLegend = make("div", { class: "legend" },
-      make("div", { class: "head" }, heads.curves), lists.curves);
+      make("div", { class: "head" }, heads.curves, ...every("curves")), lists.curves);
     const caption = make("div");
     const sample = make("p", { tabindex: "0" });
     const samples = make("div", { class: "sample" }, caption, sample);
@@ -255,9 +259,6 @@ export default {
       cursor = steps.input.value = pointed(event);
       readOut();
     });
-    const found = () => items.runs.filter(({ node }) => !node.hidden);
-    all.addEventListener("click", () => { for (const { name } of found()) hidden.runs.delete(name); redraw(); });
-    none.addEventListener("click", () => { for (const { name } of found()) hidden.runs.add(name); redraw(); });
     find.addEventListener("input", () => {
       for (const { name, node } of items.runs)
         node.hidden = !name.toLowerCase().includes(find.value.toLowerCase());

@@ -84,18 +84,21 @@ function drawChart(canvas, view) {
   const first = view.logStep ? Math.max(view.first, 1) : 0;
   const x = scale(first, Math.max(view.last, first + 1), left, right, view.logStep);
 
+  const across = (height, thick = 1) => { // on whole pixels, so that it is sharp
+    pen.lineWidth = thick;
+    pen.beginPath();
+    pen.moveTo(left, Math.round(height) + thick / 2);
+    pen.lineTo(right, Math.round(height) + thick / 2);
+    pen.stroke();
+  };
   pen.textAlign = "left";
-  pen.lineWidth = 1;
   pen.fillStyle = colour("faint");
   pen.fillText(view.unit ? `${view.title} (${view.unit})` : view.title, 4, 14);
   pen.strokeStyle = colour("rule");
   pen.textAlign = "right";
   marks.forEach((v, k) => {
     pen.fillText(texts[k], left - 6, y(v) + 4);
-    pen.beginPath();
-    pen.moveTo(left, y(v));
-    pen.lineTo(right, y(v));
-    pen.stroke();
+    across(y(v));
   });
   pen.fillText("step", right, HEIGHT - 4);
   pen.textAlign = "center";
@@ -156,12 +159,8 @@ function drawChart(canvas, view) {
   for (const { value, label, ink } of view.levels) {
     if (view.logValue && !(value > 0)) continue;
     pen.strokeStyle = pen.fillStyle = colour(ink);
-    pen.lineWidth = 1.5;
     pen.setLineDash([6, 4]);
-    pen.beginPath();
-    pen.moveTo(left, y(value));
-    pen.lineTo(right, y(value));
-    pen.stroke();
+    across(y(value), 2);
     pen.fillText(label, right - 2, y(value) + (y(value) > bottom - 20 ? -5 : 14));
   }
   pen.setLineDash([]);

@@ -34,6 +34,13 @@ function slider(label, attributes) {
   return { input, value, label: make("label", {}, make("span", {}, `${label} `, value), input) };
 }
 
+// The buttons above a legend that show or hide all that it lists.
+function everyButton(kind, label, act) {
+  const node = make("button", { type: "button", "aria-label": `${label} ${kind}` }, label);
+  node.addEventListener("click", act);
+  return node;
+}
+
 // A button of a legend: a piece of its line, its name, its value at the step.
 function legendItem(name, shown) {
   const swatch = document.createElementNS(SVG, "svg");
