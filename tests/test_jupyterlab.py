@@ -26,6 +26,41 @@ from cort33x_lib.view.budget import BudgetExplorer
 BudgetExplorer({4096: 3.5, 8192: 3.8, 16384: 4.1})
 ```
 """
+RUNS = (
+    SLIDER[: SLIDER.index("from cort33x_lib")]
+    + """\
+import asyncio
+import json
+from pathlib import Path
+
+from cort33x_lib.view.dashboard import RunsDashboard
+
+
+def write(name, steps):
+    folder = Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text("{}")
+    with open(folder / "metrics.jsonl", "a") as file:
+        for step in steps:
+            norms = {f"layer {k}": 1 / step for k in range(300)}
+            line = {"step": step, "loss": 5 / step, "gradient_norms": norms}
+            file.write(json.dumps(line | {"extra": norms}) + chr(10))
+    return folder
+
+
+folders = [write(name, range(1, 401)) for name in ("first", "second")]
+shown = RunsDashboard.of(folders, floor=0.01).watch(seconds=0.2)
+shown
+```
+
+```{code-cell} ipython3
+while not Path("go on").exists():
+    await asyncio.sleep(0.1)
+write("second", range(401, 601))
+await asyncio.sleep(1)
+```
+"""
+)
 CHAPTERS = ["00_start_here.md", "01_train_a_model_in_three_minutes.md"]
 MINUTE = 60_000
 
@@ -78,6 +113,43 @@ def test_keys_move_a_slider_and_not_the_notebook(lab, open_chapter):
     page.keyboard.press("ArrowLeft")
     expect(slider).to_have_attribute("aria-valuetext", "4,096 tokens")
     expect(slider).to_be_focused()
+    assert faults == []
+
+
+def test_recorded_runs_are_compared_while_one_grows(lab, open_chapter):
+    book = lab[1] / "book"
+    (book / "98_runs.md").write_text(RUNS, encoding="utf-8")
+    page, faults = open_chapter("98_runs.md"), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    dashboard = page.locator(".jp-Notebook .training-dashboard")
+    said = dashboard.locator("[data-role=summary]")
+    expect(said).to_contain_text("2 of 2 runs shown. Loss", timeout=2 * MINUTE)
+
+    smoothing = dashboard.get_by_role("slider", name="Smoothing")
+    smoothing.focus()
+    page.keyboard.press("ArrowRight")
+    expect(smoothing).to_have_attribute("aria-valuetext", "over 10 points")
+    expect(smoothing).to_be_focused()
+    log = dashboard.get_by_role("button", name="Log values")
+    log.focus()
+    page.keyboard.press("Enter")
+    expect(log).to_have_attribute("aria-pressed", "true")
+    first = dashboard.get_by_role("group", name="Runs").get_by_role("button").first
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "false")
+    expect(said).to_contain_text("1 of 2 runs shown")
+
+    # A panel that was too large to be sent before is asked for.
+    dashboard.get_by_role("button", name="Extra", exact=True).click()
+    expect(said).to_contain_text("layer 0, at the end: 0.00")
+    dashboard.get_by_role("button", name="Loss", exact=True).click()
+    step = dashboard.get_by_role("slider", name="Step")
+    expect(step).to_have_attribute("max", "400", timeout=20_000)
+    (book / "go on").touch()
+    expect(step).to_have_attribute("max", "600", timeout=20_000)
+    expect(said).to_contain_text("1 of 2 runs shown")
     assert faults == []
 
 

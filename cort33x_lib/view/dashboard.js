@@ -209,7 +209,10 @@ export default {
         tabs.replaceChildren(...model.get("panels").map(({ name, title }) => {
           const tab = button(visible(title));
           tab.dataset.name = name;
-          tab.addEventListener("click", () => { model.set("panel", name); model.save_changes(); });
+          tab.addEventListener("click", () => {
+            model.set("panel", name);
+            model.send({ panel: name });
+          });
           return tab;
         }));
       for (const tab of tabs.children) {

@@ -51,6 +51,7 @@ class RunsDashboard(anywidget.AnyWidget):
         self._curves = dict(curves)
         self._readers: dict[str, RecordReader] = {}
         self._grown: set[str] = set()
+        self._shown = "loss"  # the panel that was asked for last
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task | None = None
         scripts = [HERE / f"dashboard_{part}.js" for part in PARTS]
@@ -65,7 +66,10 @@ class RunsDashboard(anywidget.AnyWidget):
             **more,
         )
         self._send_all()
-        self.observe(self._panel_chosen, "panel")
+        self.observe(
+            lambda change: self._obey(self, {"panel": change.new}, []), "panel"
+        )
+        self.on_msg(self._obey)
 
     @classmethod
     def of(
@@ -121,12 +125,16 @@ class RunsDashboard(anywidget.AnyWidget):
             self._watching.cancel()
         super().close()
 
-    def _panel_chosen(self, _change: Any) -> None:
-        # JupyterLab may have the messages heard in a thread of their own.
+    def _obey(self, _widget: object, content: dict, _buffers: list) -> None:
+        """Send a panel that is asked for.
+
+        A message, because JupyterLab holds changes of traits back while a cell runs;
+        it may have messages heard in a thread of their own.
+        """
         if self._loop and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._send_panel)
+            self._loop.call_soon_threadsafe(self._send_panel, content["panel"])
         else:
-            self._send_panel()
+            self._send_panel(content["panel"])
 
     def _names(self, panel: str) -> list[str]:
         return next((p["curves"] for p in self.panels if p["name"] == panel), [])
@@ -140,10 +148,10 @@ class RunsDashboard(anywidget.AnyWidget):
         columns = [column for run in self._curves.values() for column in run.columns]
         self.panels = panels(dict.fromkeys(columns))
         names = [panel["name"] for panel in self.panels]
-        if names and self.panel not in names:
-            self.panel = names[0]
+        if names and self._shown not in names:
+            self._shown = self.panel = names[0]
         sent, size = {}, 0
-        for name in [self.panel, *(n for n in names if n != self.panel)]:
+        for name in dict.fromkeys([self._shown, *names]):
             packed = {grown: self._pack(name, grown) for grown in (False, True)}
             size += sum(len(part["values"]) for part in packed.values())
             if sent and size > TOGETHER:
@@ -156,16 +164,17 @@ class RunsDashboard(anywidget.AnyWidget):
                 name: run.samples for name, run in self._curves.items() if run.samples
             }
 
-    def _send_panel(self) -> None:
+    def _send_panel(self, panel: str) -> None:
+        self._shown = panel
         with self.hold_sync():
-            if self.panel not in self.data:
-                self.data = {self.panel: self._pack(self.panel, grown=False)}
-            self.growing = {self.panel: self._pack(self.panel, grown=True)}
+            if panel not in self.data:
+                self.data = {panel: self._pack(panel, grown=False)}
+            self.growing = {panel: self._pack(panel, grown=True)}
 
     def _send_growing(self) -> None:
         columns = [column for run in self._curves.values() for column in run.columns]
         self.panels = panels(dict.fromkeys(columns))
-        self._send_panel()
+        self._send_panel(self._shown)
         self.samples = self.samples | {
             name: self._curves[name].samples
             for name in self._grown

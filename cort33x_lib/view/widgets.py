@@ -47,16 +47,16 @@ class TrainingDashboard(RunsDashboard):
         self._stopping = False
         self._task: asyncio.Task | None = None
         self._sent = 0.0
-        self.on_msg(self._obey)
 
     def _obey(self, _widget: object, content: dict, _buffers: list) -> None:
+        if "order" not in content:
+            return super()._obey(_widget, content, _buffers)
         orders = {
             "run": self.start,
             "pause": self.pause,
             "resume": self.start,
             "stop": self.stop,
         }
-        # JupyterLab may have the messages heard in a thread of their own.
         self._loop.call_soon_threadsafe(orders[content["order"]])
 
     def start(self) -> None:
