@@ -59,6 +59,26 @@ while not Path("go on").exists():
 write("second", range(401, 601))
 await asyncio.sleep(1)
 ```
+
+```{code-cell} ipython3
+import time
+
+from cort33x_lib.view.widgets import TrainingDashboard
+
+
+def steps():
+    for step in range(1, 10_001):
+        time.sleep(0.01)
+        yield {"step": step, "loss": 3 / step, "sample": f"text {step}"}
+
+
+live = TrainingDashboard(steps, 10_000, floor=0.01, baseline=3.0, beside=folders)
+live
+```
+
+```{code-cell} ipython3
+print("ended:", await live.finished())
+```
 """
 )
 CHAPTERS = ["00_start_here.md", "01_train_a_model_in_three_minutes.md"]
@@ -150,6 +170,20 @@ def test_recorded_runs_are_compared_while_one_grows(lab, open_chapter):
     (book / "go on").touch()
     expect(step).to_have_attribute("max", "600", timeout=20_000)
     expect(said).to_contain_text("1 of 2 runs shown")
+
+    # A run in training, beside the two.
+    live = page.locator(".jp-Notebook .training-dashboard").nth(1)
+    status = live.locator("[data-role=status]")
+    expect(status).to_have_attribute("data-state", "running", timeout=MINUTE)
+    expect(live.locator("[data-role=summary]")).to_contain_text("3 of 3 runs shown")
+    expect(live.locator(".sample p")).to_contain_text("text")
+    live.get_by_role("button", name="Pause", exact=True).click()
+    expect(status).to_have_attribute("data-state", "paused")
+    live.get_by_role("button", name="Resume", exact=True).click()
+    expect(status).to_have_attribute("data-state", "running")
+    live.get_by_role("button", name="Stop", exact=True).click()
+    expect(status).to_have_attribute("data-state", "stopped")
+    expect(page.get_by_text("ended: stopped")).to_be_visible()
     assert faults == []
 
 

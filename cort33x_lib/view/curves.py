@@ -70,11 +70,17 @@ class Curves:
                     column.insert(row, nan)
 
     def _fill(self, name: str, values: list, rows: np.ndarray) -> None:
-        inner = [value for value in values if type(value) is dict]
-        for key in dict.fromkeys(chain.from_iterable(inner)):
-            within = [v.get(key) if type(v) is dict else None for v in values]
-            self._fill(f"{name}/{key}", within, rows)
-        found = np.array([v if type(v) in NUMBERS else nan for v in values], float)
+        kinds = set(map(type, values))
+        if dict in kinds:
+            inner = [value for value in values if type(value) is dict]
+            for key in dict.fromkeys(chain.from_iterable(inner)):
+                within = [v.get(key) if type(v) is dict else None for v in values]
+                self._fill(f"{name}/{key}", within, rows)
+        if not kinds & NUMBERS:
+            return
+        if not kinds <= NUMBERS:
+            values = [value if type(value) in NUMBERS else nan for value in values]
+        found = np.array(values, dtype=np.float64)
         known = np.abs(found) < LARGEST
         if known.any():
             column = self.columns.setdefault(name, array("f"))
