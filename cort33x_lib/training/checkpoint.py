@@ -16,18 +16,17 @@ import json
 import math
 import shutil
 import stat
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cort33x_lib import files
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.cost import parameters
 from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.training.facts import differences
 from cort33x_lib.training.optimizer import Together
 from cort33x_lib.training.optimizer_state import recall, remembered
 from cort33x_lib.training.randomness import random_states, set_random_states
@@ -39,7 +38,7 @@ from cort33x_lib.training.tensor_file import (
     write_tensors,
 )
 
-MODEL, OPTIMIZER, RANDOM = TENSOR_FILES = (
+TENSOR_FILES = MODEL, OPTIMIZER, RANDOM = (
     "model.safetensors",
     "optimizer.safetensors",
     "random.safetensors",
@@ -100,37 +99,28 @@ def save_checkpoint(
     """Write a checkpoint, read it again, then drop all but the newest two.
 
     `facts` is what must match to go on, such as the tokenizer's name. Gives the
-    checkpoint's folder. Raises CheckpointError for weights that are not finite, and
-    OSError, with the bytes needed and free, when writing fails; earlier checkpoints
-    then stay as they were, and nothing else stays.
+    checkpoint's folder. Raises OSError, with the bytes needed and free, when writing
+    fails, and CheckpointError when what is read again is not what was written; earlier
+    checkpoints then stay as they were.
     """
-    if not is_finite(model):
-        raise CheckpointError(f"weights are not finite at step {progress.step}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_by_a_kill in folder.glob("part-*"):
-        shutil.rmtree(left_by_a_kill)
+    sweep(folder)
     final = folder / f"step-{progress.step:08d}"
     if final.exists():
         try:
             return read_checkpoint(final).folder
         except CheckpointError:
             discard(final)
-    tensors = dict(
-        zip(
-            TENSOR_FILES,
-            (model.state_dict(), remembered(model, optimizer), random_states()),
-            strict=True,
-        )
-    )
+    tensors = tensors_of(model, optimizer)
     part = folder / f"part-{progress.step:08d}"
     try:
         part.mkdir()
-        hashes = {name: write_tensors(part / name, tensors[name]) for name in tensors}
         contents = {
             "progress": asdict(progress),
             "model": asdict(model.config),
             "facts": facts,
-            "sha256": hashes,
+            "sha256": {
+                name: write_tensors(part / name, kind) for name, kind in tensors.items()
+            },
         }
         files.write_atomically(part / SEAL, seal_of(contents))
         part.rename(final)
@@ -139,18 +129,37 @@ def save_checkpoint(
     except BaseException as fault:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(fault, OSError):
-            needed = sum(t.nbytes for kind in tensors.values() for t in kind.values())
-            free = shutil.disk_usage(folder).free
-            raise OSError(
-                fault.errno,
-                f"the checkpoint of step {progress.step} was not saved: it needs"
-                f" {needed:,} bytes, {free:,} are free ({fault.strerror})",
-                str(folder),
-            ) from fault
+            raise with_room(fault, folder, tensors) from fault
         raise
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         discard(old)
     return final
+
+
+def tensors_of(
+    model: nn.Module, optimizer: Optimizer | Together
+) -> dict[str, dict[str, Tensor]]:
+    """All tensors to save, by the file that they go to."""
+    return {
+        MODEL: model.state_dict(),
+        OPTIMIZER: remembered(model, optimizer),
+        RANDOM: random_states(),
+    }
+
+
+def with_room(fault: OSError, folder: Path, tensors: dict[str, dict]) -> OSError:
+    """The same fault of a disk, with the bytes that were needed and that are free."""
+    needed = sum(t.nbytes for kind in tensors.values() for t in kind.values())
+    free = shutil.disk_usage(folder).free
+    why = f"no checkpoint: it needs {needed:,} bytes, {free:,} are free"
+    return OSError(fault.errno, f"{why} ({fault.strerror})", str(folder))
+
+
+def sweep(folder: Path) -> None:
+    """Make the folder of checkpoints, and clear up in it what a kill left half done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob("part-*"):
+        shutil.rmtree(part)
 
 
 def discard(checkpoint: Path) -> None:
@@ -158,11 +167,6 @@ def discard(checkpoint: Path) -> None:
     going = checkpoint.with_name(checkpoint.name.replace("step", "part"))
     checkpoint.rename(going)
     shutil.rmtree(going)
-
-
-def is_finite(model: nn.Module) -> bool:
-    """Whether each weight is a number."""
-    return all(bool(weights.isfinite().all()) for weights in model.parameters())
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -272,22 +276,3 @@ def restore(
     except FAULTS as fault:
         raise CheckpointError(f"{folder}: {fault}") from fault
     return replace(checkpoint.progress)
-
-
-def differences(saved: dict, given: dict) -> list[str]:
-    """What two nested dictionaries differ in: "recipe.seed 0, expected 1"."""
-    left, right = dict(flatten(saved)), dict(flatten(given))
-    return [
-        f"{name} {left.get(name)!r}, expected {right.get(name)!r}"
-        for name in sorted({*left, *right})
-        if left.get(name) != right.get(name)
-    ]
-
-
-def flatten(nested: dict, start: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value with its path, as JSON gives it back."""
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{start}{name}.")
-        else:
-            yield f"{start}{name}", list(value) if isinstance(value, tuple) else value

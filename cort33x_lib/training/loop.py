@@ -18,12 +18,13 @@ from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import Progress, save_checkpoint
 from cort33x_lib.training.distributed import ALONE, Alone
+from cort33x_lib.training.facts import facts_of
 from cort33x_lib.training.lock import hold
 from cort33x_lib.training.optimizer import Together, make_optimizer
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
 from cort33x_lib.training.replay import keep_for_replay
-from cort33x_lib.training.resume import facts_of, resume
+from cort33x_lib.training.resume import resume
 from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.start import check_device, check_first_loss
 from cort33x_lib.training.step import (
@@ -90,7 +91,7 @@ def train(
     record.
     """
     with hold(run.folder) if run and world.main else nullcontext():
-        yield from steps(model, batches, recipe, run, examine, world)
+        yield from take_steps(model, batches, recipe, run, examine, world)
 
 
 def update(
@@ -136,7 +137,7 @@ def update(
     }
 
 
-def steps(
+def take_steps(
     model: Transformer,
     batches: Batches | Mixture,
     recipe: Recipe,

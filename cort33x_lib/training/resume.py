@@ -1,13 +1,10 @@
 """Taking a run up again: from the newest checkpoint that is whole, or not at all."""
 
 import warnings
-from dataclasses import asdict
 
 from torch import nn
 from torch.optim import Optimizer
 
-from cort33x_lib.text.batches import Batches
-from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.checkpoint import (
     CheckpointError,
     Progress,
@@ -16,13 +13,7 @@ from cort33x_lib.training.checkpoint import (
 )
 from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.optimizer import Together
-from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
-
-
-def facts_of(run: Run, batches: Batches | Mixture, recipe: Recipe) -> dict:
-    """What must be the same to go on: corpus, tokenizer, order of documents, recipe."""
-    return run.facts | {"permutation_seed": batches.seed, "recipe": asdict(recipe)}
 
 
 def resume(

@@ -4,8 +4,8 @@
     header    JSON: for each name its type, its shape, and from where to where it lies
     the rest  the numbers, one tensor after another
 
-Written here, because the safetensors library first copies every tensor, and the copies
-would double the memory. Read by that library, which checks the structure.
+Written here, so that the hash is that of the numbers in memory, taken as they pass, and
+a full disk is an OSError. Read by the safetensors library, which checks the structure.
 """
 
 import hashlib
