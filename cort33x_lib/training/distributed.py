@@ -172,6 +172,17 @@ class Sharded(Together):
                 part.state[weights] = memory
 
 
+def meeting() -> group.Store:
+    """Where the processes of this attempt learn each other's addresses.
+
+    torchrun keeps one store for all attempts: without a name of its own, a process that
+    was started again would look for the dead ones of the attempt before.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = group.TCPStore(address, port, is_master=False)
+    return group.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+
+
 @contextmanager
 def joined() -> Iterator[Alone]:
     """The world that torchrun started this process in; without torchrun, `ALONE`.
@@ -189,7 +200,9 @@ def joined() -> Iterator[Alone]:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    group.init_process_group("gloo" if device.type == "cpu" else "nccl")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    group.init_process_group(backend, store=meeting(), rank=rank, world_size=size)
     try:
         yield World(device, job)
     finally:
