@@ -15,7 +15,7 @@ from importlib import import_module
 
 import pytest
 
-from cort33x_lib.command.console import sparkline, table, visible
+from cort33x_lib.command.console import columns, sparkline, visible
 from cort33x_lib.command.parser import main
 from cort33x_lib.files import PROJECT, sha256_of
 from cort33x_lib.lab.folder import save_folder
@@ -334,7 +334,7 @@ def test_a_reader_who_has_had_enough_is_no_trouble(runs):
 
 
 def test_tables_and_curves():
-    assert table(["a", "bb"], [["x", 1], ["long", 1000]]) == (
+    assert columns(["a", "bb"], [["x", 1], ["long", 1000]]) == (
         "a        bb\nx         1\nlong  1,000"
     )
     assert sparkline([0, 1, 2, 3]) == "▁▃▆█"

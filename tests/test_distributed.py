@@ -165,10 +165,10 @@ from dataclasses import replace
 import torch
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
-from cort33x_lib.training.distributed import joined
+from cort33x_lib.training.distributed import process_group
 from cort33x_lib.training.step import take_step
 
-with joined() as world:
+with process_group() as world:
     torch.manual_seed(0)
     ids = torch.randint(0, 64, (3, 2, 17))
     for number, kept in enumerate((16, 3, 9)):  # tokens that count in each row

@@ -20,7 +20,7 @@ def visible(text: str) -> str:
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns as wide as their widest entry, numbers to the right."""
     rows = [[cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

@@ -5,7 +5,7 @@ import sys
 from math import log
 from pathlib import Path
 
-from cort33x_lib.command.console import table, visible
+from cort33x_lib.command.console import columns, visible
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab import evaluation
 from cort33x_lib.lab.folder import load_folder
@@ -25,7 +25,7 @@ def is_folder(name: str) -> bool:
     return (Path(name) / "config.json").is_file()
 
 
-def load(asked: argparse.Namespace) -> tuple[Transformer, Tokenizer]:
+def load_chosen(asked: argparse.Namespace) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer of a folder, or of a run's newest checkpoint.
 
     Raises ValueError where there is no intact one.
@@ -50,11 +50,11 @@ def tokenizer_of(run: Run) -> Tokenizer:
     return tokenizer
 
 
-def generate(asked: argparse.Namespace) -> None:
+def generate_command(asked: argparse.Namespace) -> None:
     """Write the prompt and what follows it, as it comes."""
     if asked.tokens < 1:
         raise ValueError(f"tokens is {asked.tokens}, expected 1 or more")
-    model, tokenizer = load(asked)
+    model, tokenizer = load_chosen(asked)
     print(visible(asked.prompt), end="", flush=True)
     text = stream(
         model,
@@ -73,9 +73,9 @@ def generate(asked: argparse.Namespace) -> None:
     print()
 
 
-def evaluate(asked: argparse.Namespace) -> None:
+def evaluate_command(asked: argparse.Namespace) -> None:
     """A table of the model's loss, and of the floor where the source knows it."""
-    model, tokenizer = load(asked)
+    model, tokenizer = load_chosen(asked)
     if asked.corpus or asked.stories is not None:
         documents = chosen_documents(asked)
         held_out = cut_long(
@@ -96,7 +96,7 @@ def evaluate(asked: argparse.Namespace) -> None:
     if floor is not None:
         of_byte = floor / log(2) / score.nbytes
         rows.append(["floor", floor / score.tokens, of_byte])
-    print(table(["", "nats per token", "bits per byte"], rows))
+    print(columns(["", "nats per token", "bits per byte"], rows))
     print(f"{score.tokens:,} tokens of {score.nbytes:,} bytes of text")
 
 

@@ -61,7 +61,7 @@ def make_parser() -> Parser:
 
 
 def add(commands, name: str, call: str, help: str, epilog: str = "") -> Parser:
-    """A command whose work is `call`, "module.function" of this room."""
+    """A command whose work is `call`, "module.function" here, without _command."""
     command = commands.add_parser(name, help=help, description=help, epilog=epilog)
     command.set_defaults(call=call)
     return command
@@ -89,7 +89,11 @@ def add_run(command: Parser) -> None:
 def add_training(commands) -> None:
     """train and resume."""
     train = add(
-        commands, "train", "training.train", "Train a model by a plan.", SETTINGS
+        commands,
+        "train",
+        "training.train",
+        "Train a model by a plan.",
+        SETTINGS,
     )
     train.add_argument("plan", nargs="?", metavar="PLAN", help="tiny, tour, small, ...")
     train.add_argument("--config", type=path, metavar="FILE", help="a plan, as TOML")
@@ -110,7 +114,10 @@ def add_training(commands) -> None:
 def add_models(commands) -> None:
     """generate and evaluate."""
     generate = add(
-        commands, "generate", "models.generate", "Let a model write, word by word."
+        commands,
+        "generate",
+        "models.generate",
+        "Let a model write, word by word.",
     )
     generate.add_argument("model", metavar="RUN", help="a run, or a model's folder")
     generate.add_argument("--prompt", default="", help="the beginning of the text")
@@ -141,7 +148,7 @@ def add_runs(commands) -> None:
     runs = commands.add_parser(
         "runs", help="List runs, show one, compare two.", description="Records of runs."
     ).add_subparsers(metavar="COMMAND", required=True)
-    listed = add(runs, "list", "runs.list_runs", "Every run, the newest last.")
+    listed = add(runs, "list", "runs.list", "Every run, the newest last.")
     add_runs_folder(listed)
     show = add(runs, "show", "runs.show", "What a run is made of, and its curve.")
     add_run(show)
@@ -153,7 +160,11 @@ def add_text(commands) -> None:
         "corpus", help="Build a corpus.", description="Collect documents."
     ).add_subparsers(metavar="COMMAND", required=True)
     build = add(
-        corpus, "build", "text.build", "Collect documents into a folder.", SOURCES
+        corpus,
+        "build",
+        "text.build",
+        "Collect documents into a folder.",
+        SOURCES,
     )
     build.add_argument("folder", type=path, metavar="FOLDER")
     build.add_argument("sources", nargs="+", metavar="SOURCE")
@@ -165,7 +176,7 @@ def add_text(commands) -> None:
     tokenizer = commands.add_parser(
         "tokenizer", help="Train a tokenizer, encode.", description="Tokens."
     ).add_subparsers(metavar="COMMAND", required=True)
-    train = add(tokenizer, "train", "text.train", "Learn merges from a corpus.")
+    train = add(tokenizer, "train", "text.tokenizer", "Learn merges from a corpus.")
     train.add_argument("corpus", type=path, metavar="CORPUS")
     train.add_argument("out", type=path, metavar="FILE", help="to write, as JSON")
     train.add_argument("--vocabulary", type=int, default=8192, help="ids (8192)")
@@ -183,7 +194,8 @@ def main(words: list[str]) -> int:
     asked = make_parser().parse_args(words)  # exits with 2 after a usage error
     try:
         module, _, function = asked.call.rpartition(".")
-        work = getattr(import_module(f"cort33x_lib.command.{module}"), function)
+        room = import_module(f"cort33x_lib.command.{module}")
+        work = getattr(room, f"{function}_command")
         work(asked)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has had enough

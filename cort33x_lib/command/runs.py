@@ -5,7 +5,7 @@ import difflib
 import re
 from pathlib import Path
 
-from cort33x_lib.command.console import sparkline, table
+from cort33x_lib.command.console import columns, sparkline
 from cort33x_lib.training.record import Run
 
 SHOWN = 12  # lines of the table of `runs show`
@@ -48,7 +48,7 @@ def run_names(runs: Path) -> list[str]:
     )
 
 
-def list_runs(asked: argparse.Namespace) -> None:
+def list_command(asked: argparse.Namespace) -> None:
     """Every run, the newest last."""
     runs = [Run(asked.runs / name) for name in run_names(asked.runs)]
     if not runs:
@@ -71,10 +71,10 @@ def list_runs(asked: argparse.Namespace) -> None:
             ]
         )
     head = ["run", "started", "steps", "loss", "held out", "tokens/s"]
-    print(table(head, rows))
+    print(columns(head, rows))
 
 
-def show(asked: argparse.Namespace) -> None:
+def show_command(asked: argparse.Namespace) -> None:
     """What a run is made of, its loss as a curve and as a table."""
     run = find_run(asked.runs, asked.run)
     metrics = run.metrics()
@@ -102,8 +102,8 @@ def show(asked: argparse.Namespace) -> None:
     every = max(-(-len(metrics) // SHOWN), 1)
     chosen = [m for m in metrics if m["step"] % every == 0 or m is metrics[-1]]
     if "held_out" in metrics[-1] or any("held_out" in m for m in metrics):
-        columns = ["step", "loss", "held_out", "learning_rate", "gradient_norm"]
+        names = ["step", "loss", "held_out", "learning_rate", "gradient_norm"]
     else:
-        columns = ["step", "loss", "learning_rate", "gradient_norm"]
-    columns += ["tokens", "seconds"]
-    print(table(columns, [[m.get(name, "-") for name in columns] for m in chosen]))
+        names = ["step", "loss", "learning_rate", "gradient_norm"]
+    names += ["tokens", "seconds"]
+    print(columns(names, [[m.get(name, "-") for name in names] for m in chosen]))

@@ -51,7 +51,7 @@ def documents_of(source: str, problems: list[str]) -> Iterable[Document]:
     raise ValueError(f"source {source!r}: expected one of {SOURCES}")
 
 
-def build(asked: argparse.Namespace) -> None:
+def build_command(asked: argparse.Namespace) -> None:
     """Collect documents into the folder of a corpus, cleaned when that is asked."""
     problems: list[str] = []
     sources = [documents_of(source, problems) for source in asked.sources]
@@ -78,7 +78,7 @@ def build(asked: argparse.Namespace) -> None:
     print(f"fingerprint {manifest(kept)['fingerprint']}")
 
 
-def train(asked: argparse.Namespace) -> None:
+def tokenizer_command(asked: argparse.Namespace) -> None:
     """Learn a tokenizer from a corpus and write it as one file."""
     documents = load_corpus(asked.corpus)
     bar = tqdm(documents, "read", unit=" documents", delay=1)
@@ -88,7 +88,7 @@ def train(asked: argparse.Namespace) -> None:
     print(f"{tokenizer.vocabulary:,} ids in {asked.out}\nname {tokenizer.name}")
 
 
-def encode(asked: argparse.Namespace) -> None:
+def encode_command(asked: argparse.Namespace) -> None:
     """Encode a corpus as a file of tokens."""
     tokenizer = Tokenizer.load(asked.tokenizer)
     tokens = encode_to_file(tokenizer, load_corpus(asked.corpus), asked.out)

@@ -9,10 +9,10 @@ from tqdm import tqdm
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab.launch import Training, launch, reopen
 from cort33x_lib.lab.plan import read_plan
-from cort33x_lib.training.distributed import joined
+from cort33x_lib.training.distributed import process_group
 
 
-def train(asked: argparse.Namespace) -> None:
+def train_command(asked: argparse.Namespace) -> None:
     """Start a new run of a plan."""
     named = {"name": asked.plan} if asked.plan else {}
     plan = read_plan(**named, file=asked.config, changes=asked.set)
@@ -21,11 +21,11 @@ def train(asked: argparse.Namespace) -> None:
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"name {name!r}: expected letters, digits, - and _")
     tqdm.write(f"preparing {name}: documents, tokenizer, tokens", file=asked.errors)
-    with joined() as world:
+    with process_group() as world:
         follow(launch(plan, name, asked.runs, world), asked)
 
 
-def resume(asked: argparse.Namespace) -> None:
+def resume_command(asked: argparse.Namespace) -> None:
     """Go on with a run from its newest checkpoint."""
     run = find_run(asked.runs, asked.run)
     steps = run.manifest["recipe"]["steps"]
@@ -34,7 +34,7 @@ def resume(asked: argparse.Namespace) -> None:
         print(f"{run.folder.name} has all its {steps} steps")
         return
     tqdm.write(f"preparing {run.folder.name} again", file=asked.errors)
-    with joined() as world:
+    with process_group() as world:
         follow(reopen(run, world), asked)
 
 

@@ -69,7 +69,7 @@ class Alone:
 ALONE = Alone()
 
 
-class World(Alone):
+class Several(Alone):
     """One of several processes that torchrun has started together."""
 
     def __init__(self, device: torch.device, job: str):
@@ -85,7 +85,7 @@ class World(Alone):
         gradients = [w.grad for w in model.parameters() if w.grad is not None]
         joined = torch.cat([gradient.flatten() for gradient in gradients])
         group.all_reduce(joined)
-        spread(joined, gradients)
+        copy_back(joined, gradients)
 
     def shared(self, optimizer: Optimizer, model: nn.Module, recipe: Recipe):
         if self.size > recipe.accumulation:
@@ -113,7 +113,7 @@ class World(Alone):
         return bytes(sent.tolist()).rstrip(b"\0").decode("utf-8")
 
 
-def spread(joined: Tensor, tensors: list[Tensor]) -> None:
+def copy_back(joined: Tensor, tensors: list[Tensor]) -> None:
     """Copy one long tensor back into the tensors that it was joined from."""
     parts = joined.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
@@ -135,7 +135,7 @@ class Sharded(Together):
     ZeRO, stage 1: Rajbhandari et al. (2020).
     """
 
-    def __init__(self, optimizer: Optimizer | Together, model: nn.Module, world: World):
+    def __init__(self, optimizer: Optimizer, model: nn.Module, world: Several):
         super().__init__(parts_of(optimizer))
         self.world, weights = world, [*model.parameters()]
         self.owner = dict(zip(weights, owners(weights, world.size), strict=True))
@@ -157,7 +157,7 @@ class Sharded(Together):
             theirs = [weights for weights, r in self.owner.items() if r == rank]
             joined = torch.cat([weights.flatten() for weights in theirs])
             group.broadcast(joined, rank)
-            spread(joined, theirs)
+            copy_back(joined, theirs)
 
     def gather(self) -> None:
         """Have the main process remember what all of them do, in the groups' order."""
@@ -184,7 +184,7 @@ def meeting() -> group.Store:
 
 
 @contextmanager
-def joined() -> Iterator[Alone]:
+def process_group() -> Iterator[Alone]:
     """The world that torchrun started this process in; without torchrun, `ALONE`.
 
     On graphics cards, one each, messages go by NCCL, else by Gloo. Raises ValueError
@@ -204,6 +204,6 @@ def joined() -> Iterator[Alone]:
     backend = "gloo" if device.type == "cpu" else "nccl"
     group.init_process_group(backend, store=meeting(), rank=rank, world_size=size)
     try:
-        yield World(device, job)
+        yield Several(device, job)
     finally:
         group.destroy_process_group()

@@ -2,7 +2,7 @@
 
 It prints nothing and plots nothing. The caller does, between the steps, and pauses by
 not asking and stops by closing it. Several processes run the same loop, each told by
-its `World` which one it is; see `distributed`.
+its `world` which one it is; see `distributed`.
 """
 
 import signal
