@@ -62,6 +62,19 @@ def detectable_difference(
     return float(errors * spread / (documents or len(bits)) ** 0.5)
 
 
+def student_quantile(freedom: int, level: float) -> float:
+    """How far from 0 the middle `level` of Student's t reaches, to about 4 digits.
+
+    With t = freedom ** 0.5 * tan(angle), the angles have a density of cos(angle) to the
+    power freedom - 1.
+    """
+    angles = np.linspace(0, np.pi / 2, 100_001)
+    heights = np.cos(angles) ** (freedom - 1)
+    mass = np.concatenate([[0], np.cumsum(heights[1:] + heights[:-1])])
+    angle = np.interp(level, mass / mass[-1], angles)
+    return float(freedom**0.5 * np.tan(angle))
+
+
 def redraw(rows: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Sums of N rows drawn with replacement, so many times: (N, K) -> (draws, K)."""
     random = np.random.default_rng(seed)
