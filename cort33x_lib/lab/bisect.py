@@ -190,9 +190,9 @@ def bisect(
 
     All are examined on the first plan's held-out documents. `code` gives two folders
     that hold a `cort33x_lib` each, as `git worktree add` makes them: then the code is a
-    change like the others. `done` is called after each run. `bench`, one that was made for
-    the first plan, keeps what it has prepared. Raises ValueError for plans that do not differ, and where
-    two changes cannot be made one without the other.
+    change like the others. `done` is called after each run. `bench`, made for the same
+    first plan, keeps what it has prepared. Raises ValueError for plans that do not
+    differ, and where two changes cannot be made one without the other.
     """
     names = differences(one, other) + ["code"] * bool(code)
     if not names:
