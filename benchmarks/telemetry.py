@@ -6,6 +6,7 @@ Two models of the same weights take the same steps, one recorded, one not; who g
 first changes with each step. A probe comes every PROBE_EVERY steps, which fewer rounds
 would miss or overrate: so the mean is taken over whole periods, and beside it stands
 the time that the telemetry's own calls took. Writes data/runs/telemetry-cost.json.
+Seconds are those of the processor, one thread, so that others at work disturb little.
 Steps of 1,024 tokens: larger steps make the same cost a smaller share. About five
 minutes of one quiet core.
 """
@@ -43,9 +44,9 @@ class Timed:
 
     def __getattr__(self, name: str):
         def call(*given):
-            started = time.perf_counter()
+            started = time.process_time()
             found = getattr(self.telemetry, name)(*given)
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.process_time() - started
             return found
 
         return call
@@ -66,7 +67,7 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
     seconds: list[list[float]] = [[], []]
     for step in tqdm(range(1, rounds + 1), name):
         for watched in (step % 2, 1 - step % 2):
-            started = time.perf_counter()
+            started = time.process_time()
             loss, norm = take_step(
                 models[watched],
                 optimizers[watched],
@@ -77,7 +78,7 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
             )
             line = {"step": step, "loss": loss, "gradient_norm": norm}
             run.append(**line, **(watch.measure(step, 1) if watched else {}))
-            seconds[watched].append(time.perf_counter() - started)
+            seconds[watched].append(time.process_time() - started)
     ratios = [b / a for a, b in zip(*seconds, strict=True)]
     return {
         "parameters": sum(w.numel() for w in models[0].parameters()),

@@ -26,6 +26,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
 from cort33x_lib.training.step import layer_group
 
-PROBE_EVERY, PROBE_TOKENS, SAMPLE = 20, 256, 1 << 14
+PROBE_EVERY, PROBE_TOKENS, SAMPLE = 20, 256, 1 << 12
 
 
 class Telemetry:
@@ -47,10 +48,15 @@ class Telemetry:
 
     def __init__(self, model: Transformer, batches: Batches | Mixture):
         self.model, self.batches = model, batches
-        self.groups: dict[str, list[nn.Parameter]] = {}
-        for name, weights in model.named_parameters():
-            self.groups.setdefault(layer_group(name), []).append(weights)
-        self._views = [[sample(w) for w in group] for group in self.groups.values()]
+        named = [*model.named_parameters()]
+        self.weights = [weights for _, weights in named]
+        self.groups = [layer_group(name) for name, _ in named]
+        self._views = [sample(weights) for weights in self.weights]
+        self._starts = np.cumsum([0, *(len(view) for view in self._views)])[:-1]
+        # one number stands for so many of its tensor
+        self._each = np.array(
+            [w.numel() / len(v) for w, v in zip(self.weights, self._views, strict=True)]
+        )
         mixed = isinstance(batches, Mixture)
         sources = batches.sources if mixed else {"": batches}
         self._text = {  # bytes of text in a row, about
@@ -63,21 +69,38 @@ class Telemetry:
     @torch.no_grad()
     def before_update(self, model: nn.Module) -> None:
         """Takes the norms of the gradients, and a copy of some weights."""
-        lengths = [
-            norm_of([w.grad for w in group if w.grad is not None])
-            for group in self.groups.values()
-        ]
-        self._measured = {"gradient_norms": self._named(lengths)}
-        self._old = [torch.cat(views) for views in self._views]
+        none = torch.zeros((), device=self.weights[0].device)
+        lengths = torch.stack(
+            [
+                none if w.grad is None else torch.linalg.vector_norm(w.grad)
+                for w in self.weights
+            ]
+        )
+        squares = lengths.double().square().cpu().numpy()
+        self._measured = {"gradient_norms": self._by_group(squares)}
+        self._old = torch.cat(self._views)
 
     @torch.no_grad()
     def after_update(self, model: nn.Module) -> None:
         """Takes how far these weights have moved."""
-        ratios = []
-        for old, views in zip(self._old, self._views, strict=True):
-            moved = torch.linalg.vector_norm(torch.cat(views) - old)
-            ratios.append(moved / torch.linalg.vector_norm(old).clamp(min=1e-12))
-        self._measured["update_ratios"] = self._named(ratios)
+        moved = self._by_group(self._squares(torch.cat(self._views) - self._old))
+        sizes = self._by_group(self._squares(self._old))
+        self._measured["update_ratios"] = {
+            group: length and finite(length / max(sizes[group] or math.inf, 1e-12))
+            for group, length in moved.items()
+        }
+
+    def _squares(self, numbers: Tensor) -> np.ndarray:
+        """The sum of squares of each tensor, about, from its sampled numbers."""
+        squares = numbers.square().cpu().numpy()
+        return np.add.reduceat(squares, self._starts, dtype=np.float64) * self._each
+
+    def _by_group(self, squares: np.ndarray) -> dict[str, float | None]:
+        """The norm of each layer group, from the sum of squares of each tensor."""
+        sums = dict.fromkeys(self.groups, 0.0)
+        for group, square in zip(self.groups, squares.tolist(), strict=True):
+            sums[group] += square
+        return {group: finite(total**0.5) for group, total in sums.items()}
 
     def measure(self, step: int, accumulation: int) -> dict:
         """What the record says of the step that was just taken, beside its loss."""
@@ -94,10 +117,6 @@ class Telemetry:
             measured |= probe(self.model, self._probe)
         return measured
 
-    def _named(self, numbers: list[Tensor]) -> dict[str, float | None]:
-        values = map(finite, torch.stack(numbers).tolist())
-        return dict(zip(self.groups, values, strict=True))
-
 
 def sample(weights: Tensor) -> Tensor:
     """A view of some numbers of a tensor, evenly spread: (...,) -> (n,).
@@ -105,15 +124,6 @@ def sample(weights: Tensor) -> Tensor:
     The step from one to the next is odd, so that no column is left out.
     """
     return weights.detach().flatten()[:: weights.numel() // SAMPLE | 1]
-
-
-def norm_of(tensors: list[Tensor]) -> Tensor:
-    """The norm of several tensors as one vector, -> ()."""
-    if not tensors:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(x) for x in tensors])
-    )
 
 
 def finite(number: float) -> float | None:
