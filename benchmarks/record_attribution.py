@@ -45,7 +45,7 @@ from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.text.corpus import Document, save_corpus, standard_library
 from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import train_tokenizer
-from cort33x_lib.training.compare import changes, compare
+from cort33x_lib.training.compare import compare, manifest_changes
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import Run, describe_machine
 
@@ -219,10 +219,10 @@ def attribute(
     other = record(second, name, runs, library, 2 if "threads" in harmless else 1)
 
     sentences = compare(one, other)
-    named = [change.name for change in changes(one.manifest, other.manifest)]
+    named = [change.name for change in manifest_changes(one.manifest, other.manifest)]
     code_named = [
         change.name
-        for change in changes(one.manifest, other.manifest)
+        for change in manifest_changes(one.manifest, other.manifest)
         if change.kind == "code"
     ]
     found = bisect(

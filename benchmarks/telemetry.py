@@ -2,8 +2,8 @@
 
     nice -n 5 .venv/bin/python benchmarks/telemetry.py [ROUNDS]
 
-Two models of the same weights take the same steps, one recorded, one not; who goes
-first changes with each step. A probe comes every PROBE_EVERY steps, which fewer rounds
+One model takes two steps a round, one of them recorded; which goes first changes with
+each round. A probe comes every PROBE_EVERY steps, which fewer rounds
 would miss or overrate: so the mean is taken over whole periods, and beside it stands
 the time that the telemetry's own calls took. Writes data/runs/telemetry-cost.json.
 Seconds are those of the processor, one thread, so that others at work disturb little.
@@ -61,16 +61,16 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
     batches = Batches(tokens, rows, length, seed=0)
     manifest = make_manifest(config, recipe, "stories", tokenizer.name)
     run = Run.create(folder, name, manifest)
-    models = [Transformer(config), Transformer(config)]
-    optimizers = [make_optimizer(model, recipe) for model in models]
-    watch = Timed(Telemetry(models[1], batches))
+    model = Transformer(config)
+    optimizer = make_optimizer(model, recipe)
+    watch = Timed(Telemetry(model, batches))
     seconds: list[list[float]] = [[], []]
     for step in tqdm(range(1, rounds + 1), name):
         for watched in (step % 2, 1 - step % 2):
             started = time.process_time()
             loss, norm = take_step(
-                models[watched],
-                optimizers[watched],
+                model,
+                optimizer,
                 [batches[step]],
                 1e-4,
                 1.0,
@@ -81,7 +81,7 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
             seconds[watched].append(time.process_time() - started)
     ratios = [b / a for a, b in zip(*seconds, strict=True)]
     return {
-        "parameters": sum(w.numel() for w in models[0].parameters()),
+        "parameters": sum(w.numel() for w in model.parameters()),
         "tokens_per_step": rows * length,
         "rounds": rounds,
         "seconds_without": median(seconds[0]),

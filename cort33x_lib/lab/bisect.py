@@ -64,13 +64,17 @@ class Bisection:
 
     def sentences(self) -> list[str]:
         """What was found, a sentence each."""
-        said = [f"All changes, in {len(self.scores)} short runs: {of(self.total)}."]
-        said += [f"{each.name}: {of(each)}." for each in self.effects]
-        said += [f"{x.name} together: {of(x)}." for x in self.interactions if x.mean]
+        said = [
+            f"All changes, in {len(self.scores)} short runs: {in_words(self.total)}."
+        ]
+        said += [f"{each.name}: {in_words(each)}." for each in self.effects]
+        said += [
+            f"{x.name} together: {in_words(x)}." for x in self.interactions if x.mean
+        ]
         return said
 
 
-def of(effect: Effect) -> str:
+def in_words(effect: Effect) -> str:
     """An effect in words."""
     if effect.verdict == "nothing":
         return "not one bit moved"
@@ -80,7 +84,7 @@ def of(effect: Effect) -> str:
     return f"{interval}, {effect.verdict}"
 
 
-def orders(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
+def change_orders(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
     """The orders in which changes are made: all of them, or one and its reverse."""
     if len(names) <= FULL:
         return [*permutations(names)]
@@ -88,65 +92,70 @@ def orders(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
     return [(*drawn,), (*reversed(drawn),)]
 
 
-def arms(names: Sequence[str], seeds: Iterable[int]) -> list[Arm]:
-    """The runs that `split` needs, each once."""
+def needed_arms(names: Sequence[str], seeds: Iterable[int]) -> list[Arm]:
+    """The runs that `attribute_difference` needs, each once."""
     return [
         *dict.fromkeys(
             (frozenset(order[:count]), seed)
             for seed in seeds
-            for order in orders(names, seed)
+            for order in change_orders(names, seed)
             for count in range(len(names) + 1)
         )
     ]
 
 
-def split(scores: Scores, names: Sequence[str], seeds: Sequence[int]) -> Bisection:
+def added_by(name: str, names: Sequence[str], seed: int, scores: Scores) -> float:
+    """What a change adds when it is made, averaged over the orders of a seed."""
+    found = []
+    for order in change_orders(names, seed):
+        before = frozenset(order[: order.index(name)])
+        found.append(scores[before | {name}, seed] - scores[before, seed])
+    return float(np.mean(found))
+
+
+def beyond_sum(
+    one: str, two: str, names: Sequence[str], seed: int, scores: Scores
+) -> float:
+    """What two changes add together beyond what each adds, over all sets of others."""
+    rest = [name for name in names if name not in (one, two)]
+    sizes = range(len(rest) + 1)
+    found = []
+    for others in map(frozenset, chain(*(combinations(rest, size) for size in sizes))):
+        parts = others | {one, two}, others | {one}, others | {two}, others
+        together, left, right, none = (scores[part, seed] for part in parts)
+        found.append(together - left - right + none)
+    return float(np.mean(found))
+
+
+def attribute_difference(
+    scores: Scores, names: Sequence[str], seeds: Sequence[int]
+) -> Bisection:
     """Share out the difference between no change and all of them.
 
     Raises ValueError for fewer than two seeds, of which no interval can be had.
     """
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds, expected at least 2")
-
-    def added(name: str, seed: int) -> float:
-        steps = [
-            (frozenset(order[: order.index(name)]), seed)
-            for order in orders(names, seed)
-        ]
-        return float(
-            np.mean([scores[s | {name}, at] - scores[s, at] for s, at in steps])
-        )
-
-    def both(one: str, two: str, seed: int) -> float:
-        rest = [name for name in names if name not in (one, two)]
-        sizes = range(len(rest) + 1)
-        others = chain(*(combinations(rest, size) for size in sizes))
-        found = []
-        for some in map(frozenset, others):
-            parts = some | {one, two}, some | {one}, some | {two}, some
-            whole, left, right, none = (scores[part, seed] for part in parts)
-            found.append(whole - left - right + none)
-        return float(np.mean(found))
-
-    whole = frozenset(names)
-    total = [scores[whole, seed] - scores[frozenset(), seed] for seed in seeds]
+    whole, none = frozenset(names), frozenset()
+    total = [scores[whole, seed] - scores[none, seed] for seed in seeds]
     effects = [
-        effect(name, [added(name, seed) for seed in seeds], len(names))
+        effect_of(name, [added_by(name, names, s, scores) for s in seeds], len(names))
         for name in names
     ]
     two = [*combinations(names, 2)] if len(names) <= FULL else []
-    return Bisection(
-        effect("all changes", total, 1),
-        sorted(effects, key=lambda each: -abs(each.mean)),
-        [
-            effect(f"{a} and {b}", [both(a, b, s) for s in seeds], len(two))
-            for a, b in two
-        ],
-        scores,
-    )
+    beyond = [
+        effect_of(
+            " and ".join(pair),
+            [beyond_sum(*pair, names, seed, scores) for seed in seeds],
+            len(two),
+        )
+        for pair in two
+    ]
+    effects.sort(key=lambda each: -abs(each.mean))
+    return Bisection(effect_of("all changes", total, 1), effects, beyond, scores)
 
 
-def effect(name: str, values: Sequence[float], among: int) -> Effect:
+def effect_of(name: str, values: Sequence[float], among: int) -> Effect:
     """The mean of a value a seed, and its interval as one of `among` at once."""
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     reach = student_quantile(len(values) - 1, 1 - 0.05 / among) * spread
@@ -154,7 +163,7 @@ def effect(name: str, values: Sequence[float], among: int) -> Effect:
     return Effect(name, mean, mean - reach, mean + reach)
 
 
-def differences(one: Plan, other: Plan) -> list[str]:
+def plan_differences(one: Plan, other: Plan) -> list[str]:
     """The keys in which two plans differ, as "recipe.clip".
 
     The seed is not one, nor what says only when something is written or examined.
@@ -168,7 +177,7 @@ def differences(one: Plan, other: Plan) -> list[str]:
     ]
 
 
-def mixed(one: Plan, other: Plan, names: Iterable[str], seed: int) -> Plan:
+def mixed_plan(one: Plan, other: Plan, names: Iterable[str], seed: int) -> Plan:
     """The first plan with some keys of the other, and a seed. Raises ValueError."""
     plan, names = one, [name for name in names if name != "code"]
     for part in dict.fromkeys(name.split(".")[0] for name in names):
@@ -194,11 +203,11 @@ def bisect(
     first plan, keeps what it has prepared. Raises ValueError for plans that do not
     differ, and where two changes cannot be made one without the other.
     """
-    names = differences(one, other) + ["code"] * bool(code)
+    names = plan_differences(one, other) + ["code"] * bool(code)
     if not names:
         raise ValueError("the plans differ in nothing but the seed, expected a change")
-    wanted = arms(names, seeds)
-    plans = {arm: mixed(one, other, *arm) for arm in wanted}
+    wanted = needed_arms(names, seeds)
+    plans = {arm: mixed_plan(one, other, *arm) for arm in wanted}
     scores: Scores = {}
     bench = bench or Workbench(one)
     for arm in wanted:
@@ -211,7 +220,7 @@ def bisect(
         scores |= dict(zip(here, told, strict=True))
         for arm in here:
             done(arm)
-    return split(scores, names, [*seeds])
+    return attribute_difference(scores, names, [*seeds])
 
 
 class Workbench:

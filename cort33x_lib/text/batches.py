@@ -46,8 +46,7 @@ class Batches:
         """Inputs and, for each, the token that follows it: int64 (B, T) and (B, T)."""
         if step < 0:
             raise ValueError(f"step {step}: expected a whole number from 0")
-        first = step * self.rows
-        return as_batch([self.row(first + place) for place in range(self.rows)])
+        return as_batch([self.row(step * self.rows + n) for n in range(self.rows)])
 
     def row(self, number: int) -> np.ndarray:
         """Row `number` of all the rows of all epochs: ids (T + 1,)."""

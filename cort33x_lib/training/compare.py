@@ -49,27 +49,29 @@ def compare(one: Run, other: Run) -> list[str]:
 
     Runs that do not differ in anything that is recorded say so.
     """
-    found = changes(one.manifest, other.manifest)
+    found = manifest_changes(one.manifest, other.manifest)
     said = [*map(str, found)] or ["Nothing that is recorded has changed."]
-    return [*said, cost(one, other)]
+    return [*said, cost_of(one, other)]
 
 
-def changes(one: dict, other: dict) -> list[Change]:
+def manifest_changes(one: dict, other: dict) -> list[Change]:
     """What differs between two manifests, in the order of `Change.kind`."""
     found = []
     for part in ("corpus", "tokenizer"):
         plans = [x.get("plan", {}).get(part, {}) for x in (one, other)]
-        found += pairs(part, *plans, prefix=f"{part}.")
-        found += pairs(part, {part: one.get(part)}, {part: other.get(part)})
-    found += pairs("model", one["model"], other["model"], "model.")
-    found += pairs("recipe", one["recipe"], other["recipe"], "recipe.")
+        found += key_changes(part, *plans, prefix=f"{part}.")
+        found += key_changes(part, {part: one.get(part)}, {part: other.get(part)})
+    found += key_changes("model", one["model"], other["model"], "model.")
+    found += key_changes("recipe", one["recipe"], other["recipe"], "recipe.")
     found += code_changes(one, other)
-    found += pairs("machine", one["machine"], other["machine"])
-    found += pairs("record", one.get("telemetry", {}), other.get("telemetry", {}))
+    found += key_changes("machine", one["machine"], other["machine"])
+    found += key_changes("record", one.get("telemetry", {}), other.get("telemetry", {}))
     return found
 
 
-def pairs(kind: str, one: dict, other: dict, prefix: str = "") -> Iterator[Change]:
+def key_changes(
+    kind: str, one: dict, other: dict, prefix: str = ""
+) -> Iterator[Change]:
     """A change for each key whose values differ."""
     for name in dict.fromkeys(chain(one, other)):
         before, after = one.get(name, ABSENT), other.get(name, ABSENT)
@@ -97,15 +99,15 @@ def code_changes(one: dict, other: dict) -> Iterator[Change]:
         return
     befores, afters = one["functions"], other["functions"]
     for file in dict.fromkeys(chain(befores, afters)):
-        for each in pairs("code", befores.get(file, {}), afters.get(file, {})):
+        for each in key_changes("code", befores.get(file, {}), afters.get(file, {})):
             gone, new = each.after is ABSENT, each.before is ABSENT
             how = "is gone" if gone else "is new" if new else "has changed"
             yield Change("code", f"{file}: {each.name}", None, how)
 
 
-def cost(one: Run, other: Run) -> str:
+def cost_of(one: Run, other: Run) -> str:
     """What the runs ended at, in bits per byte where that can be said."""
-    ends = [ending(run) for run in (one, other)]
+    ends = [final_scores(run) for run in (one, other)]
     names = [name for name in ends[0] if name in ends[1]]
     if not names:
         return "No score is in both records, so what it cost is not known."
@@ -117,7 +119,7 @@ def cost(one: Run, other: Run) -> str:
     )
 
 
-def ending(run: Run) -> dict[str, float]:
+def final_scores(run: Run) -> dict[str, float]:
     """The scores at the end of a run, the one that compares best first.
 
     Nats per token become bits per byte by the tokens and bytes of the training text.
@@ -133,10 +135,10 @@ def ending(run: Run) -> dict[str, float]:
             found["Bits per byte"] = last[key]
         elif "bytes" in last:
             bits = last[key] / log(2) * last["tokens"] / last["bytes"]
-            found["Held-out loss in bits per byte, about,"] = bits
+            found["Held-out loss (bits per byte, estimated)"] = bits
         else:
-            found["Held-out loss in nats per token"] = last[key]
+            found["Held-out loss (nats per token)"] = last[key]
     late = [line["loss"] for line in lines[-max(len(lines) // 10, 1) :]]
     if late:
-        found["The mean loss of the last tenth of the steps"] = sum(late) / len(late)
+        found["Mean loss of the last tenth of the steps"] = sum(late) / len(late)
     return found

@@ -44,13 +44,13 @@ def function_digests(room: str, library: Path = LIBRARY) -> dict[str, dict[str, 
     return {
         file.relative_to(library).as_posix(): {
             name: files.digest(ast.dump(tree).encode())[:8]
-            for name, tree in pieces(ast.parse(file.read_bytes()))
+            for name, tree in code_parts(ast.parse(file.read_bytes()))
         }
         for file in sorted((library / room).glob("*.py"))
     }
 
 
-def pieces(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+def code_parts(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
     """The named parts of a file, docstrings taken out; "imports" has all imports."""
     for node in ast.walk(tree):
         if isinstance(node, DEFINITIONS | ast.Module) and ast.get_docstring(node):

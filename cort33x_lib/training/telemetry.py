@@ -51,7 +51,7 @@ class Telemetry:
         named = [*model.named_parameters()]
         self.weights = [weights for _, weights in named]
         self.groups = [layer_group(name) for name, _ in named]
-        self._views = [sample(weights) for weights in self.weights]
+        self._views = [sampled(weights) for weights in self.weights]
         self._starts = np.cumsum([0, *(len(view) for view in self._views)])[:-1]
         # one number stands for so many of its tensor
         self._each = np.array(
@@ -86,7 +86,7 @@ class Telemetry:
         moved = self._by_group(self._squares(torch.cat(self._views) - self._old))
         sizes = self._by_group(self._squares(self._old))
         self._measured["update_ratios"] = {
-            group: length and finite(length / max(sizes[group] or math.inf, 1e-12))
+            group: length and recordable(length / max(sizes[group] or math.inf, 1e-12))
             for group, length in moved.items()
         }
 
@@ -100,7 +100,7 @@ class Telemetry:
         sums = dict.fromkeys(self.groups, 0.0)
         for group, square in zip(self.groups, squares.tolist(), strict=True):
             sums[group] += square
-        return {group: finite(total**0.5) for group, total in sums.items()}
+        return {group: recordable(total**0.5) for group, total in sums.items()}
 
     def measure(self, step: int, accumulation: int) -> dict:
         """What the record says of the step that was just taken, beside its loss."""
@@ -112,13 +112,13 @@ class Telemetry:
         else:
             given = {"": rows}
         measured["bytes"] = round(sum(given[name] * self._text[name] for name in given))
-        measured["memory"] = memory()
+        measured["memory"] = memory_held()
         if step == 1 or step % PROBE_EVERY == 0:
-            measured |= probe(self.model, self._probe)
+            measured |= probe_model(self.model, self._probe)
         return measured
 
 
-def sample(weights: Tensor) -> Tensor:
+def sampled(weights: Tensor) -> Tensor:
     """A view of some numbers of a tensor, evenly spread: (...,) -> (n,).
 
     The step from one to the next is odd, so that no column is left out.
@@ -126,12 +126,12 @@ def sample(weights: Tensor) -> Tensor:
     return weights.detach().flatten()[:: weights.numel() // SAMPLE | 1]
 
 
-def finite(number: float) -> float | None:
+def recordable(number: float) -> float | None:
     """The number, to five digits, or None where JSON knows no such number."""
     return float(f"{number:.5g}") if math.isfinite(number) else None
 
 
-def memory() -> dict[str, int]:
+def memory_held() -> dict[str, int]:
     """Bytes that the process holds, and that its tensors hold on an accelerator."""
     held = {"resident": psutil.Process().memory_info().rss}
     if torch.cuda.is_available():
@@ -161,7 +161,7 @@ def listening(model: Transformer, inputs: dict, outputs: dict) -> Iterator[None]
 
 
 @torch.no_grad()
-def probe(model: Transformer, ids: Tensor) -> dict:
+def probe_model(model: Transformer, ids: Tensor) -> dict:
     """Extremes, entropies, sinks and decays of a model on some tokens, (B, T)."""
     inputs, outputs = {}, {}
     ids = ids.to(model.embedding.weight.device)
@@ -184,7 +184,7 @@ def probe(model: Transformer, ids: Tensor) -> dict:
         if getattr(mixer, "sinks", None) is not None:
             found["sinks"][name] = weights[..., -1].mean()
     return {
-        key: {name: finite(value.item()) for name, value in values.items()}
+        key: {name: recordable(value.item()) for name, value in values.items()}
         for key, values in found.items()
         if values
     }
