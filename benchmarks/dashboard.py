@@ -111,7 +111,9 @@ def measure(runs: int, steps: int, rounds: int) -> dict:
         for number, folder in enumerate(folders):
             write_run(folder, steps, number)
         size = sum((f / "metrics.jsonl").stat().st_size for f in folders)
-        reading = timed(lambda: read_folders(folders), max(2, rounds // 2))
+        processor = time.process_time()
+        reading = timed(lambda: read_folders(folders), rounds)
+        processor = (time.process_time() - processor) / rounds
         whole = RunsDashboard.of(folders, floor=1.2, baseline=6.0)
         curves = whole._curves
         building = timed(lambda: pack(curves, ["loss", "held_out"]), rounds)
@@ -149,6 +151,7 @@ def measure(runs: int, steps: int, rounds: int) -> dict:
         "curves_on_show": len(loss["lines"]),
         "message_bytes": len(loss["values"]) + len(json.dumps(loss["lines"])),
         "sent_bytes": sum(len(packed["values"]) for packed in whole.data.values()),
+        "processor_seconds_of_reading": round(processor, 3),
         "seconds": {
             "read all records": summary(reading),
             "read one more line of a record": summary(growing),

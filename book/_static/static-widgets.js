@@ -13,8 +13,9 @@ const found = (kind) =>
 function standIn({ state, buffers = [] }) {
   for (const { path, data } of buffers) {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-    const parent = path.slice(0, -1).reduce((inside, key) => inside[key], state);
-    parent[path.at(-1)] = new DataView(bytes.buffer);
+    // What was sent once and is no longer part of the state still has its bytes here.
+    const parent = path.slice(0, -1).reduce((inside, key) => inside?.[key], state);
+    if (parent) parent[path.at(-1)] = new DataView(bytes.buffer);
   }
   const listeners = new Map();
   const of = (name) => listeners.get(name) ?? listeners.set(name, new Set()).get(name);

@@ -132,9 +132,14 @@ class RunsDashboard(anywidget.AnyWidget):
         it may have messages heard in a thread of their own.
         """
         if self._loop and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._send_panel, content["panel"])
+            self._loop.call_soon_threadsafe(self._show_panel, content["panel"])
         else:
-            self._send_panel(content["panel"])
+            self._show_panel(content["panel"])
+
+    def _show_panel(self, panel: str) -> None:
+        self._shown = panel
+        if panel not in self.data or panel not in self.growing:
+            self._send_panel()
 
     def _names(self, panel: str) -> list[str]:
         return next((p["curves"] for p in self.panels if p["name"] == panel), [])
@@ -143,13 +148,17 @@ class RunsDashboard(anywidget.AnyWidget):
         curves = {n: c for n, c in self._curves.items() if (n in self._grown) == grown}
         return pack(curves, self._names(panel))
 
-    def _send_all(self) -> None:
-        """Everything, if it is small enough for one message; else the panel on show."""
+    def _list_panels(self) -> list[str]:
         columns = [column for run in self._curves.values() for column in run.columns]
         self.panels = panels(dict.fromkeys(columns))
         names = [panel["name"] for panel in self.panels]
         if names and self._shown not in names:
             self._shown = self.panel = names[0]
+        return names
+
+    def _send_all(self) -> None:
+        """Everything, if it is small enough for one message; else the panel on show."""
+        names = self._list_panels()
         sent, size = {}, 0
         for name in dict.fromkeys([self._shown, *names]):
             packed = {grown: self._pack(name, grown) for grown in (False, True)}
@@ -164,17 +173,16 @@ class RunsDashboard(anywidget.AnyWidget):
                 name: run.samples for name, run in self._curves.items() if run.samples
             }
 
-    def _send_panel(self, panel: str) -> None:
-        self._shown = panel
+    def _send_panel(self) -> None:
+        """The panel on show; what is in `growing` is always as it was measured last."""
         with self.hold_sync():
-            if panel not in self.data:
-                self.data = {panel: self._pack(panel, grown=False)}
-            self.growing = {panel: self._pack(panel, grown=True)}
+            if self._shown not in self.data:
+                self.data = {self._shown: self._pack(self._shown, grown=False)}
+            self.growing = {self._shown: self._pack(self._shown, grown=True)}
 
     def _send_growing(self) -> None:
-        columns = [column for run in self._curves.values() for column in run.columns]
-        self.panels = panels(dict.fromkeys(columns))
-        self._send_panel(self._shown)
+        self._list_panels()
+        self._send_panel()
         self.samples = self.samples | {
             name: self._curves[name].samples
             for name in self._grown

@@ -21,7 +21,8 @@ function logTicks(low, high, wanted) {
   const found = [];
   for (let power = first; power <= last; power += each)
     for (const n of leading) found.push(n * 10 ** power);
-  return found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+  const seen = found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+  return seen.length > 2 ? seen : linearTicks(low, high, wanted);
 }
 
 // A scale from [low, high] to [from, to]; its inverse leads back.

@@ -52,8 +52,10 @@ function unpack(packed) {
   });
 }
 
-// Exponential mean over about `span` points, corrected for its start.
-function smooth(values, span) {
+// Exponential mean over about `span` points, corrected for its start; over no more than
+// a tenth of them.
+function smooth(values, wanted) {
+  const span = Math.max(1, Math.min(wanted, Math.floor(values.length / 10)));
   if (span === 1) return values;
   const keep = 1 - 2 / (span + 1);
   const smoothed = new Float32Array(values.length);

@@ -1,4 +1,4 @@
-"""Hostile names and texts in a dashboard, in a page that Jupyter Book has built."""
+"""Dashboards in a page that Jupyter Book has built: a finished run, hostile texts."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from run import ROOT
 
@@ -93,6 +94,28 @@ shown = RunsDashboard(curves, floor=1.0, baseline=3.0)
 shown.message = " ".join(payloads)
 shown
 ```
+
+A run that ends before the page is made.
+
+```{code-cell} ipython3
+from cort33x_lib.view.widgets import TrainingDashboard
+
+
+def steps():
+    for step in range(1, 401):
+        growing = {"late": {"a": 1.0, "b": 2.0}} if step > 100 else {}
+        yield {"step": step, "reward": step / 2, "sample": f"text {step}"} | growing
+
+
+live = TrainingDashboard(steps, 400)
+live
+```
+
+Its end:
+
+```{code-cell} ipython3
+assert await live.finished() == "finished"
+```
 """
 LIVE_ELEMENTS = (
     "script, img, iframe, object, embed, video, source, form, base, link, meta, style,"
@@ -141,7 +164,7 @@ def test_no_hostile_text_becomes_an_element_or_runs(built, browser):
         ),
     )
     page.goto(built.as_uri())
-    dashboard = page.locator(".training-dashboard")
+    dashboard = page.locator(".training-dashboard").first
     dashboard.wait_for()
     items = dashboard.get_by_role("group", name="Runs").get_by_role("button")
     assert items.count() == len(PAYLOADS)
@@ -161,3 +184,21 @@ def test_no_hostile_text_becomes_an_element_or_runs(built, browser):
     assert faults == []
     context.close()
     print(f"{len(PAYLOADS)} payloads, as run, number, group, sample and message")
+
+
+def test_a_run_that_ended_while_the_page_was_made_is_whole_there(built, browser):
+    context = browser.new_context(viewport={"width": 1300, "height": 900})
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(built.as_uri())
+    dashboard = page.locator(".training-dashboard").nth(1)
+    said = dashboard.locator("[data-role=summary]")
+    expect(said).to_contain_text("Reward, reward, at the end: 19")
+    dashboard.get_by_role("button", name="Late", exact=True).click()
+    expect(said).to_contain_text("a, at the end: 1.000 (this run)")
+    expect(dashboard.locator(".sample p")).to_have_text("text 400")
+    status = dashboard.locator("[data-role=status]")
+    expect(status).to_have_attribute("data-step", "400")
+    expect(status).to_contain_text("Recorded. Press Run to replay it.")
+    assert faults == []
+    context.close()
