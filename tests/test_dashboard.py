@@ -5,6 +5,7 @@ import json
 import os
 import re
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -183,7 +184,9 @@ def test_a_watched_record_is_shown_as_it_grows(tmp_path):
         assert "line 3" in shown.message
         shown.close()
 
-    asyncio.run(asyncio.wait_for(watch(), timeout=20))
+    # In a thread of its own: in this one the browser tests' loop may be running.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, asyncio.wait_for(watch(), timeout=20)).result()
 
 
 # In a browser, without a kernel
