@@ -110,7 +110,7 @@ MUTANTS = [
     ),
     Mutant(
         "the norm is over tokens instead of channels",
-        "layers.py",
+        "norm.py",
         "torch.linalg.vector_norm(x, dim=-1,",
         "torch.linalg.vector_norm(x, dim=-2,",
     ),

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from cort33x_lib.model.config import CONFIGS
-from cort33x_lib.model.layers import FeedForward, Norm, ScaleToOne, SquaredReLU
+from cort33x_lib.model.layers import FeedForward, SquaredReLU
 from cort33x_lib.model.mixers import MIXERS
+from cort33x_lib.model.norm import Norm, ScaleToOne
 from cort33x_lib.model.transformer import Transformer, initialise
 
 TINY = CONFIGS["tiny"]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.norm import normalise
 from cort33x_lib.model.positions import rotary_angles, rotate
 
 
@@ -126,8 +127,8 @@ class Attention(nn.Module):
             [self.heads, self.key_value_heads, self.key_value_heads], dim=1
         )
         angles = rotary_angles(position, x.size(1), self.head_channels)
-        queries = F.rms_norm(queries, (self.head_channels,), self.query_gain)
-        keys = F.rms_norm(keys, (self.head_channels,), self.key_gain)
+        queries = normalise(queries, self.query_gain)
+        keys = normalise(keys, self.key_gain)
         return rotate(queries, angles), rotate(keys, angles), values
 
     def join_heads(self, read: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cort33x_lib.model.attention import SlotState
 from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.norm import normalise
 
 CHUNK, TAPS = 64, 4  # tokens handled at once; tokens that the convolution sees
 
@@ -217,6 +218,6 @@ class GatedDelta(DeltaProjections):
             rule = fused_delta
         with torch.autocast(x.device.type, enabled=False):
             read, memory = rule(*given, state.memory)  # (B, H, T, D)
-        read = F.rms_norm(read.transpose(1, 2), self.read_gain.shape, self.read_gain)
+        read = normalise(read.transpose(1, 2), self.read_gain)
         y = self.project_out(read.flatten(2).to(gate.dtype) * gate)
         return y, DeltaState(memory, tail, state.position + x.size(1))

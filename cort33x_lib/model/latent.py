@@ -7,11 +7,11 @@ the other half and the values come from the latent. Left out: a latent for queri
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cort33x_lib.model.attention import SlotState, attend, readable
 from cort33x_lib.model.config import ModelConfig
+from cort33x_lib.model.norm import normalise
 from cort33x_lib.model.positions import rotary_angles, rotate
 
 
@@ -54,9 +54,9 @@ class LatentProjections(nn.Module):
         """
         queries, latents, key = self.project_in(x).split(self.sizes, dim=2)
         heads = queries.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
-        heads = F.rms_norm(heads, self.query_gain.shape, self.query_gain)
-        latents = F.rms_norm(latents, self.latent_gain.shape, self.latent_gain)
-        key = F.rms_norm(key, self.key_gain.shape, self.key_gain)
+        heads = normalise(heads, self.query_gain)
+        latents = normalise(latents, self.latent_gain)
+        key = normalise(key, self.key_gain)
         angles = rotary_angles(position, x.size(1), key.size(2))
         plain, turned = heads.chunk(2, dim=-1)  # (B, H, T, D/2) each
         queries = torch.cat([plain, rotate(turned, angles)], dim=-1)

@@ -1,42 +1,75 @@
 """What stands around a mixer: the norm, the feed-forward layer, the block.
 
-Chosen: backward passes of our own for norm and feed-forward, which keep less for later
-than the operations they are made of. Left out: biases, dropout, second derivatives.
+Chosen: a backward pass of our own for the feed-forward layer, which keeps less than the
+operations it is made of, and tensors that are made again instead of kept. Left out:
+biases, dropout, second derivatives.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.mixers import make_mixer
+from cort33x_lib.model.norm import Norm, keeps_little
 
 
-class ScaleToOne(torch.autograd.Function):
-    """Each token divided by its root mean square, then times a gain for each channel.
+class WeightedSum(torch.autograd.Function):
+    """Two tensors of one shape, each times a number of its own, in one sum.
 
-    (..., C), (C,) -> (..., C). Keeps the input and one number a token.
+    (..., C), (..., C), (2,) -> (..., C)
     """
 
     @staticmethod
-    def forward(context: Any, x: Tensor, gain: Tensor) -> Tensor:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
-        scale = (square / x.size(-1) + torch.finfo(x.dtype).eps).rsqrt()  # (..., 1)
-        context.save_for_backward(x, gain, scale)
-        return (x * scale).mul_(gain)
+    def forward(context: Any, x: Tensor, first: Tensor, shares: Tensor) -> Tensor:
+        context.save_for_backward(x, first, shares)
+        return (shares[0] * x).addcmul_(shares[1], first)
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, given: Tensor) -> tuple[Tensor, Tensor]:
-        x, gain, scale = context.saved_tensors
-        unit = x * scale  # (..., C)
-        gain_gradient = (given * unit).flatten(0, -2).sum(0)  # (C,)
-        slope = given * gain
-        along = (slope * unit).mean(-1, keepdim=True)  # (..., 1)
-        return slope.sub_(unit.mul_(along)).mul_(scale), gain_gradient
+    def backward(context: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, first, shares = context.saved_tensors
+        along = [given.flatten().dot(one.flatten()) for one in (x, first)]
+        return shares[0] * given, shares[1] * given, torch.stack(along)
+
+
+def mix(x: Tensor, first: Tensor, shares: Tensor) -> Tensor:
+    """Two tensors of one shape, each times a number of its own, in one sum.
+
+    (..., C), (..., C), (2,) -> (..., C)
+    """
+    if keeps_little(x):
+        return WeightedSum.apply(x, first, shares)
+    return shares[0] * x + shares[1] * first
+
+
+def made_again(made: Tensor, make: Callable[[], Tensor]) -> AbstractContextManager:
+    """A context in which nothing is kept of a tensor, because `make` makes it again.
+
+    What operations in the context put aside of it for their backward passes is only
+    where it lay: Chen et al. (2016), for what costs little work and much memory.
+    """
+    if not made.requires_grad or not keeps_little(made):
+        return nullcontext()
+    place = made.untyped_storage().data_ptr()
+
+    def pack(kept: Tensor) -> Tensor | tuple:
+        if kept.untyped_storage().data_ptr() != place:
+            return kept
+        return kept.shape, kept.stride(), kept.storage_offset()
+
+    def unpack(kept: Tensor | tuple) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.enable_grad():  # the way that it was made
+            return make().detach().as_strided(*kept)
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 class SquaredReLU(torch.autograd.Function):
@@ -54,33 +87,14 @@ class SquaredReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, widen, narrow, middle = context.saved_tensors
-        slope = (given @ narrow).mul_(middle).mul_(2)  # (..., F)
-        rows = given.flatten(0, -2)  # (N, C)
-        narrow_gradient = rows.T @ middle.square().flatten(0, -2)
-        widen_gradient = slope.flatten(0, -2).T @ x.flatten(0, -2)
-        return slope @ widen, widen_gradient, narrow_gradient
-
-
-def keeps_little(x: Tensor) -> bool:
-    """Whether to take the backward passes above: there will be one, in one dtype."""
-    return torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
-
-
-class Norm(nn.Module):
-    """Scale each token to root mean square one, then each channel by a learned gain.
-
-    (B, T, C) -> (B, T, C). Zhang and Sennrich (2019), RMSNorm.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if keeps_little(x):
-            return ScaleToOne.apply(x, self.gain)
-        return F.rms_norm(x, self.gain.shape, self.gain)
+        x, widen, narrow, middle = (
+            part.flatten(0, -2) for part in context.saved_tensors
+        )
+        rows, wide = given.flatten(0, -2), middle.square()  # (N, C), (N, F)
+        narrow_gradient = rows.T @ wide
+        slope = torch.mm(rows, narrow, out=wide).mul_(middle).mul_(2)
+        widen_gradient = slope.T @ x
+        return (slope @ widen).view_as(given), widen_gradient, narrow_gradient
 
 
 class FeedForward(nn.Module):
@@ -110,8 +124,28 @@ class Block(nn.Module):
         self.feed_forward_norm = Norm(config.channels)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """(B, T, C) -> (B, T, C) and the mixer's state after the last token."""
-        mixed, state = self.mixer(self.mixer_norm(x), state)
+    def forward(
+        self,
+        x: Tensor,
+        state: Any = None,
+        first: Tensor | None = None,
+        shares: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """(B, T, C) -> (B, T, C) and the mixer's state after the last token.
+
+        With `shares` (2,), the layer reads a mixture of `x` and `first` instead of `x`.
+        """
+        before = x
+
+        def mixture() -> Tensor:
+            return before if shares is None else mix(before, first, shares)
+
+        x = mixture()
+        with made_again(x, mixture):
+            normed = self.mixer_norm(x)
+        with made_again(normed, lambda: self.mixer_norm(mixture())):
+            mixed, state = self.mixer(normed, state)
         x = x + mixed
-        return x + self.feed_forward(self.feed_forward_norm(x)), state
+        normed = self.feed_forward_norm(x)
+        with made_again(normed, lambda: self.feed_forward_norm(x)):
+            return x + self.feed_forward(normed), state

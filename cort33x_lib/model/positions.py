@@ -46,12 +46,9 @@ class Rotation(torch.autograd.Function):
         context.save_for_backward(angles)
         context.way = way
         cosine, sine = angles.to(x.device, x.dtype).unbind(1)  # (B, 1, T, D/2) each
-        left, right = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
-        turned = torch.empty_like(x)
-        first, second = turned.chunk(2, dim=-1)
-        torch.mul(left, cosine, out=first).addcmul_(right, sine, value=-way)
-        torch.mul(right, cosine, out=second).addcmul_(left, sine, value=way)
-        return turned
+        cosine, sine = torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
+        other = x.roll(x.size(-1) // 2, dims=-1)  # the second of a pair, and the first
+        return (x * cosine).addcmul_(other, sine, value=way)
 
     @staticmethod
     def backward(context: Any, given: Tensor) -> tuple[Tensor, None, None]:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cort33x_lib.model.config import ModelConfig
-from cort33x_lib.model.layers import Block, Norm
+from cort33x_lib.model.layers import Block
 from cort33x_lib.model.loss import chunked_loss
+from cort33x_lib.model.norm import Norm
 
 
 class Transformer(nn.Module):
@@ -41,7 +42,7 @@ class Transformer(nn.Module):
         for block, shares, state in zip(
             self.blocks, self.residual, states or [None] * len(self.blocks), strict=True
         ):
-            x, state = block(shares[0] * x + shares[1] * first, state)
+            x, state = block(x, state, first, shares)
             after.append(state)
         return self.norm(x), after
 

@@ -21,89 +21,101 @@ Made = tuple[Tensor, Tensor, Tensor]  # queries, keys, values; or a result and a
 
 
 def reach(tokens: int, slots: int, window: int) -> Iterator[tuple[slice, slice]]:
-    """The queries in blocks, each with the slots that it can reach.
+    """The queries in blocks, each with the slots that it can reach, and one more.
 
-    The last query stands at the last slot.
+    The last query stands at the last slot. With one more slot than needed, the numbers
+    of slots are round, and processors like round numbers.
     """
     for start in range(0, tokens, BLOCK):
         end = min(start + BLOCK, tokens)
-        first = max(slots - tokens + start - window + 1, 0)
+        first = max(slots - tokens + start - window, 0)
         yield slice(start, end), slice(first, slots - tokens + end)
 
 
 def fold(x: Tensor, groups: int) -> Tensor:
     """Heads that share keys under each other, so that one product serves them.
 
-    (B, H, T, D) -> (B, G, H / G * T, D)
+    (B, H, T, D) -> (B * G, H / G * T, D)
     """
-    return x.unflatten(1, (groups, -1)).flatten(2, 3)
+    return x.reshape(len(x) * groups, -1, x.size(3))
 
 
-def block_scores(queries: Tensor, keys: Tensor, read: Tensor, window: int) -> Tensor:
-    """Scores of one block, minus infinity where a query may not read.
+class Blocks:
+    """Queries and keys of windowed attention, cut into blocks; scores of each.
 
-    (B, H, T, D), (B, G, S, D), (B,) -> (B, G, H / G * T, S)
+    (B, H, T, D), (B, G, S, D), (B,) or None. What a block may not read is the same for
+    all whole blocks, so it is found once: minus infinity, to be added to scores.
     """
-    scores = fold(queries, keys.size(1)) @ keys.mT
-    seen = readable(read, queries.size(2), keys.size(2), window).to(keys.device)
-    by_head = scores.unflatten(2, (-1, queries.size(2)))  # (B, G, H / G, T, S)
-    by_head.masked_fill_(~seen.unsqueeze(1), -torch.inf)
-    return scores
+
+    def __init__(self, queries: Tensor, keys: Tensor, read: Tensor | None, window: int):
+        (H, T, D), (G, S) = queries.shape[1:], keys.shape[1:3]
+        self.queries, self.keys, self.groups = queries, keys.flatten(0, 1), G
+        self.scale, self.cuts = D**-0.5, list(reach(T, S, min(window, S)))
+        slots = BLOCK + min(window, S)
+        seen = readable(torch.tensor([slots]), BLOCK, slots, window)[0, 0]
+        hidden = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        self.hidden = hidden.to(queries).repeat(H // G, 1, 1)  # (H / G, BLOCK, slots)
+        self.empty = None
+        if read is not None:  # some rows have not filled all slots
+            empty = torch.arange(S) < (S - read).view(-1, 1, 1)  # (B, 1, S)
+            empty = torch.zeros(empty.shape).masked_fill_(empty, -torch.inf)
+            self.empty = empty.to(queries).repeat_interleave(G, 0)  # (B * G, 1, S)
+
+    def scores(self, rows: slice, slots: slice) -> tuple[Tensor, Tensor]:
+        """The queries of a block, folded, and their scores with the slots."""
+        queries = fold(self.queries[:, :, rows], self.groups)
+        high, wide = rows.stop - rows.start, slots.stop - slots.start
+        hidden = self.hidden[:, -high:, -wide:].flatten(0, 1)  # (H / G * high, wide)
+        if self.empty is not None:
+            hidden = hidden + self.empty[:, :, slots]
+        keys = self.keys[:, slots].mT
+        return queries, torch.baddbmm(hidden, queries, keys, alpha=self.scale)
 
 
 def read_blocks(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    read: Tensor,
-    window: int,
-    total: bool,
+    blocks: Blocks, values: Tensor, total: bool
 ) -> tuple[Tensor, Tensor | None]:
     """What each query reads; if wanted, the logarithm of the sum that divides weights.
 
-    (B, H, T, D), two of (B, G, S, D), (B,) -> (B, H, T, D), (B, H, T) or None
+    (B, G, S, D) -> (B, H, T, D), (B, H, T) or None
     """
-    result, T = torch.empty_like(queries), queries.size(2)
-    totals = torch.empty_like(queries[..., 0]) if total else None
-    for rows, slots in reach(T, keys.size(2), window):
-        block = queries[:, :, rows] * queries.size(3) ** -0.5
-        filled = read - T + rows.stop
-        scores = block_scores(block, keys[:, :, slots], filled, window)
-        weights = scores.softmax(dim=-1)  # (B, G, H / G * BLOCK, slots)
-        result[:, :, rows] = (weights @ values[:, :, slots]).view_as(block)
+    result, values = torch.empty_like(blocks.queries), values.flatten(0, 1)
+    totals = torch.empty_like(result[..., 0]) if total else None
+    for rows, slots in blocks.cuts:
+        scores = blocks.scores(rows, slots)[1]
+        weights = scores.softmax(dim=-1)  # (B * G, H / G * BLOCK, slots)
+        block = result[:, :, rows]
+        block.copy_((weights @ values[:, slots]).view(block.shape))
         if total:
             largest = scores.amax(dim=-1) - weights.amax(dim=-1).log()
-            totals[:, :, rows] = largest.view_as(block[..., 0])
+            totals[:, :, rows] = largest.view(block.shape[:3])
     return result, totals
 
 
 def block_gradients(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    slopes: Tensor,
-    rest: Tensor,
-    read: Tensor,
-    window: int,
+    blocks: Blocks, values: Tensor, slopes: Tensor, rest: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values; each block's weights are found again.
 
     `slopes` are those of what was read, `rest` (B, H, T, 1) what the softmax takes off.
     """
-    queries, keys, values = inputs
-    T, G, scale = queries.size(2), keys.size(1), queries.size(3) ** -0.5
-    of_queries = torch.empty_like(queries)
-    of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
-    for rows, slots in reach(T, keys.size(2), window):
-        block, slope = queries[:, :, rows] * scale, fold(slopes[:, :, rows], G)
-        filled = read - T + rows.stop
-        weights = block_scores(block, keys[:, :, slots], filled, window).softmax(-1)
-        of_values[:, :, slots] += weights.mT @ slope
-        of_scores = slope @ values[:, :, slots].mT
-        of_scores -= fold(rest[:, :, rows], G)
+    keys, values, shape = blocks.keys, values.flatten(0, 1), values.shape
+    of_queries = torch.empty_like(blocks.queries)
+    of_keys, of_values = torch.zeros(2, *keys.shape).to(keys)
+    for rows, slots in blocks.cuts:
+        queries, scores = blocks.scores(rows, slots)
+        weights = scores.softmax(dim=-1)
+        slope = fold(slopes[:, :, rows], blocks.groups)
+        of_values[:, slots] += weights.mT @ slope
+        off = fold(rest[:, :, rows], blocks.groups)
+        of_scores = torch.baddbmm(off, slope, values[:, slots].mT, beta=-1)
         of_scores *= weights
-        of_block = (of_scores @ keys[:, :, slots]).view_as(block)
-        of_queries[:, :, rows] = of_block.mul_(scale)
-        of_keys[:, :, slots] += of_scores.mT @ fold(block, G)
-    return of_queries, of_keys, of_values
+        block = of_queries[:, :, rows]
+        block.copy_((of_scores @ keys[:, slots]).view(block.shape))
+        of_keys[:, slots] += of_scores.mT @ queries
+    of_queries *= blocks.scale
+    of_keys *= blocks.scale
+    return of_queries, of_keys.view(shape), of_values.view(shape)
 
 
 class BlockedAttention(torch.autograd.Function):
@@ -116,9 +128,10 @@ class BlockedAttention(torch.autograd.Function):
     def forward(
         context: Any, queries: Tensor, keys: Tensor, values: Tensor, *rest: Any
     ) -> tuple[Tensor, Tensor | None]:
-        result, totals = read_blocks(queries, keys, values, *rest)
+        *cut, total = rest
+        result, totals = read_blocks(Blocks(queries, keys, *cut), values, total)
         context.save_for_backward(queries, keys, values, result)
-        context.read, context.window, _ = rest
+        context.cut = cut
         return result, totals
 
     @staticmethod
@@ -126,12 +139,12 @@ class BlockedAttention(torch.autograd.Function):
     def backward(
         context: Any, slopes: Tensor, of_totals: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        *inputs, result = context.saved_tensors
+        queries, keys, values, result = context.saved_tensors
         rest = (slopes * result).sum(dim=-1, keepdim=True)
         if of_totals is not None:
             rest -= of_totals.unsqueeze(-1)
-        given = block_gradients(inputs, slopes, rest, context.read, context.window)
-        return *given, None, None, None
+        blocks = Blocks(queries, keys, *context.cut)
+        return *block_gradients(blocks, values, slopes, rest), None, None, None
 
 
 def blocked_attention(
@@ -153,7 +166,6 @@ def blocked_attention(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         queries, keys, values = (x.to(dtype) for x in (queries, keys, values))
-    read = torch.tensor([keys.size(2)]) if read is None else read
     result, totals = BlockedAttention.apply(
         queries, keys, values, read, window, sinks is not None
     )
