@@ -5,7 +5,7 @@ Chosen: what all mixers share, so that any pattern generates. Left out: beams, a
 drafts by a smaller model.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cort33x_lib.model import decoding
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.tokenizer import END, Tokenizer
 
@@ -101,6 +102,22 @@ def prefill(
     return torch.cat(logits), [type(layer[0]).stack(layer) for layer in layers]
 
 
+def one_more(model: Transformer, states: list[Any]) -> Callable[[Tensor], Tensor]:
+    """What reads one more token of each row, (B, 1) -> (B, V) logits; called in turn.
+
+    Compiled, where there is a compiled step for the model and so many rows.
+    """
+    if decoding.compilable(model, len(states[0].position)):
+        return decoding.CompiledStep(model, states)
+
+    def step(ids: Tensor) -> Tensor:
+        nonlocal states
+        logits, states = next_logits(model, ids, states)
+        return logits
+
+    return step
+
+
 @torch.inference_mode()
 def generate_batch(
     model: Transformer,
@@ -122,6 +139,7 @@ def generate_batch(
         raise ValueError("the prompt is empty, expected at least one id")
     ends = {stop} if isinstance(stop, int) else set(stop)
     logits, states = prefill(model, prompts)
+    step = one_more(model, states)
     seen = torch.zeros(logits.shape, dtype=torch.bool)  # (B, V)
     for row, prompt in enumerate(prompts):
         seen[row, list(prompt)] = True
@@ -140,7 +158,7 @@ def generate_batch(
         yield [id if r else None for r, id in zip(running, ids, strict=True)]
         if left:
             seen.scatter_(1, drawn, True)
-            logits, states = next_logits(model, drawn, states)
+            logits = step(drawn)
 
 
 def generate(

@@ -6,8 +6,9 @@ without it, or for more of them, float32 is made first. Left out: 4 bits, whole 
 for what flows through the model.
 """
 
-from collections.abc import Callable
 from functools import cache
+from threading import Lock
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from cort33x_lib.model.transformer import Transformer
 
 FEW = 4  # rows up to which reading int8 is faster than making float32
+ONE_AT_A_TIME = Lock()  # some of numba's pools of threads take no second caller
 
 
 def quantise(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,18 +46,28 @@ def matrix_names(model: nn.Module) -> set[str]:
 
 
 @cache
-def _compiled() -> Callable | None:
-    """The compiled product on as many cores as PyTorch uses; None without numba."""
+def _kernels() -> ModuleType | None:
     try:
-        import numba
+        import numba  # noqa: F401
     except ImportError:
         return None
-    from cort33x_lib.model.compiled_int8 import multiply_rows
+    from cort33x_lib.model import compiled_decoding
 
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    torch.set_num_threads(threads)  # which numba's start may change
-    return multiply_rows
+    return compiled_decoding
+
+
+def compiled() -> ModuleType | None:
+    """The compiled products, on as many cores as PyTorch uses; None without numba.
+
+    Call them under ONE_AT_A_TIME.
+    """
+    if _kernels():
+        import numba
+
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(threads)  # which numba's start may change
+    return _kernels()
 
 
 class Int8Matrix(nn.Module):
@@ -76,11 +88,13 @@ class Int8Matrix(nn.Module):
         """The linear layer: (..., K) -> (..., N)."""
         rows = x.reshape(-1, x.size(-1))
         few = len(rows) <= FEW and x.device.type == "cpu" and x.dtype == torch.float32
-        if not (few and _compiled()):
+        kernels = compiled() if few else None
+        if kernels is None:
             return F.linear(x, self.weight.to(x.dtype))
         product = torch.empty(len(rows), len(self.scales))
         arrays = (rows.detach().contiguous(), self.numbers, self.scales, product)
-        _compiled()(*(array.numpy() for array in arrays))
+        with ONE_AT_A_TIME:
+            kernels.multiply_rows(*(array.numpy() for array in arrays))
         return product.view(*x.shape[:-1], -1)
 
 
