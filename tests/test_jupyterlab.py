@@ -81,6 +81,25 @@ print("ended:", await live.finished())
 ```
 """
 )
+EXPLORERS = (
+    SLIDER[: SLIDER.index("from cort33x_lib")]
+    + """\
+import json
+from pathlib import Path
+
+from IPython.display import display
+
+from cort33x_lib.model.config import CONFIGS
+from cort33x_lib.view import attention_maps, model_explorer, sampling
+
+runs = Path("../data/runs")
+maps = json.loads((runs / "attention-maps.json").read_text())
+display(attention_maps.AttentionViewer(maps))
+display(model_explorer.ModelExplorer(CONFIGS["cort33x"], 5e10))
+display(sampling.SamplingExplorer(runs / "tour-model", "Once upon a time, Mia"))
+```
+"""
+)
 CHAPTERS = ["00_start_here.md", "01_train_a_model_in_three_minutes.md"]
 MINUTE = 60_000
 
@@ -121,18 +140,71 @@ def test_a_double_click_opens_a_notebook_and_saving_it_changes_nothing(
     assert chapter.read_bytes() == before
 
 
+def run_all(page):
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
 def test_keys_move_a_slider_and_not_the_notebook(lab, open_chapter):
     (lab[1] / "book" / "99_slider.md").write_text(SLIDER, encoding="utf-8")
     page, faults = open_chapter("99_slider.md"), []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page)
     slider = page.locator(".jp-Notebook").get_by_role("slider", name="Vocabulary")
     slider.focus()
     expect(slider).to_have_attribute("aria-valuetext", "8,192 tokens")
     page.keyboard.press("ArrowLeft")
     expect(slider).to_have_attribute("aria-valuetext", "4,096 tokens")
     expect(slider).to_be_focused()
+    assert faults == []
+
+
+def test_the_explorers_of_chapters_8_13_and_20_obey(lab, open_chapter):
+    (lab[1] / "book" / "98_explorers.md").write_text(EXPLORERS, encoding="utf-8")
+    page, faults = open_chapter("98_explorers.md"), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    run_all(page)
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    count = cells.count()
+
+    viewer = page.locator(".jp-Notebook .attention-viewer")
+    viewer.get_by_role("group", name="Masks").get_by_role("button").nth(1).click()
+    reader = viewer.get_by_role("slider").first
+    reader.focus()
+    before = reader.get_attribute("aria-valuetext")
+    page.keyboard.press("ArrowLeft")
+    expect(reader).not_to_have_attribute("aria-valuetext", before)
+    expect(reader).to_be_focused()
+
+    explorer = page.locator(".jp-Notebook .model-explorer")
+    pattern = explorer.get_by_role("textbox").first
+    said = explorer.locator("output").first.inner_text()
+    pattern.click()
+    pattern.press("Control+a")
+    page.keyboard.type("DDDF")
+    expect(pattern).to_have_value("DDDF")
+    expect(explorer.locator("output").first).not_to_have_text(said)
+
+    sampler = page.locator(".jp-Notebook .sampling-explorer")
+    bars = sampler.get_by_role("list").get_by_role("button")
+    likeliest = bars.first.locator(".token").inner_text()
+    bars.first.click()
+    expect(sampler.locator(".made")).to_have_text(likeliest)
+    temperature = sampler.get_by_role("slider", name="Temperature")
+    before = temperature.get_attribute("aria-valuetext")
+    temperature.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(temperature).not_to_have_attribute("aria-valuetext", before)
+    prompt = sampler.get_by_label("Prompt")
+    prompt.fill("")
+    prompt.click()
+    page.keyboard.type("A dog, a bee")
+    expect(sampler.locator(".given")).to_have_text("A dog, a bee")
+    sampler.get_by_role("button", name="Write", exact=True).click()
+    expect(sampler.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    sampler.get_by_role("button", name="Pause", exact=True).click()
+    assert len(sampler.locator(".made").inner_text()) > 0
+    assert cells.count() == count, "keys meant for a widget changed the notebook"
     assert faults == []
 
 
@@ -189,8 +261,7 @@ def test_recorded_runs_are_compared_while_one_grows(lab, open_chapter):
 
 def test_the_tour_runs_and_its_dashboard_obeys(open_chapter):
     page = open_chapter(CHAPTERS[1])
-    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page)
     dashboard = page.locator(".jp-Notebook .training-dashboard").first
     dashboard.wait_for(timeout=3 * MINUTE)
     status = dashboard.locator("[data-role=status]")

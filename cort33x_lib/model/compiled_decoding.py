@@ -7,11 +7,7 @@ reading. Cores share the rows of a matrix, and the heads of keys and values.
 import numpy as np
 from numba import njit, prange
 
-SUMS = {
-    "reassoc",
-    "contract",
-    "nsz",
-}  # in any order, fused; infinities stay what they are
+SUMS = {"reassoc", "contract", "nsz"}  # in any order; infinities stay what they are
 SERIAL = dict(cache=True, nogil=True, fastmath=SUMS, error_model="numpy")
 SHARED = SERIAL | {"parallel": True}
 
@@ -162,11 +158,9 @@ def read_layer(
     )
     (B, C), (G, _, D) = x.shape, keys.shape[1:]
     H = len(into) // D - 2 * G
-    made, heads = np.empty((B, C), np.float32), np.empty((B, H + 2 * G, D), np.float32)
-    read, middle = (
-        np.empty((B, H, D), np.float32),
-        np.empty((B, len(widen)), np.float32),
-    )
+    made, middle = np.empty_like(x), np.empty((B, len(widen)), np.float32)
+    heads = np.empty((B, H + 2 * G, D), np.float32)
+    read = np.empty((B, H, D), np.float32)
     for row in range(B):
         for c in range(C):
             x[row, c] = shares[0] * x[row, c] + shares[1] * first[row, c]
