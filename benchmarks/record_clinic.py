@@ -12,7 +12,7 @@ are labelled so.
 
 Runs. The plan `small`, changed: 200 stories, so that the run reads them about three
 times and has a gap between training and held-out text; 30 held-out stories; 100 steps
-of four micro-batches of one row of 256 tokens; examined every ten steps. Every run has
+of four micro-batches of one row of 256 tokens; examined every twenty steps. Every run has
 a seed of its own (references 1 to 3, cases 101 to 115), which decides the first weights
 and the order of the documents. Corpus, tokenizer and recipe are the same in all.
 
@@ -59,7 +59,7 @@ PLAN = read_plan(
         "recipe.steps=100",
         "recipe.rows=1",
         "recipe.accumulation=4",
-        "recipe.examine_every=10",
+        "recipe.examine_every=20",
     ],
 )
 
