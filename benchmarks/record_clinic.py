@@ -12,9 +12,9 @@ are labelled so.
 
 Runs. The plan `small`, changed: 200 stories, so that the run reads them about three
 times and has a gap between training and held-out text; 30 held-out stories; 100 steps
-of four micro-batches of one row of 256 tokens; examined every twenty steps. Every run has
-a seed of its own (references 1 to 3, cases 101 to 115), which decides the first weights
-and the order of the documents. Corpus, tokenizer and recipe are the same in all.
+of four micro-batches of one row of 256 tokens; examined every twenty steps. Every run
+has a seed of its own (references 1 to 3, cases 101 to 115), which decides the first
+weights and the order of the documents. Corpus, tokenizer and recipe are the same.
 
 Records. The manifest says what was meant, which is the same for all but the seed; the
 learning rate in the record is the one that the schedule asks for. Three faults would

@@ -74,20 +74,13 @@ def test_a_lost_mask_lets_a_token_read_what_comes_after_it():
 def test_unshuffled_rows_come_sorted_and_come_again():
     patient = ill("unshuffled data")
     batches, training = patient.batches, patient.training
-    ordered = sorted(document.text for document in training.documents)
-    rows = [batches.row(number) for number in range(3 * len(ordered))]
-    assert {len(row) for row in rows} == {batches.length + 1}
-    starts = []
-    for row in rows:
-        begun = training.tokenizer.decode([int(id) for id in row[1:9]])
-        starts.append(
-            next(n for n, text in enumerate(ordered) if text.startswith(begun))
-        )
-    again = [n for n in range(1, len(starts)) if starts[n] < starts[n - 1]]
-    assert 2 <= len(again) <= 3  # from the last document back to the first
-    assert np.array_equal(rows[0], rows[again[0]])
+    ordered = sorted(training.documents, key=lambda document: document.text)
+    length, count = batches.length, len(ordered)
+    for number in (0, 1, count // 2, count - 1, count, 2 * count + 3):
+        begun = training.tokenizer.encode(ordered[number % count].text)[:length]
+        assert batches.row(number)[1:].tolist() == begun  # a document fills a row
     other = ill("unshuffled data", seed=5).batches
-    assert np.array_equal(rows[7], other.row(7))
+    assert np.array_equal(batches.row(7), other.row(7))
 
 
 def test_validation_in_training_adds_the_held_out_documents_and_no_others():
@@ -179,14 +172,15 @@ def steady(losses, ratios=None, norms=None):
     ]
 
 
-FALLING = [5 - 0.03 * step for step in range(100)]
+NOISE = np.random.default_rng(0).normal(0, 0.02, 100)
+FALLING = [5 - 0.03 * step + noise for step, noise in enumerate(NOISE)]
 
 
 def test_signals_measure_what_they_are_named_after():
     waves = [loss + 0.3 * (step % 20 == 7) for step, loss in enumerate(FALLING)]
     still = clinic.read_signals(steady(FALLING, [0.01] * 90 + [0.001] * 10))
-    assert still["gap"] == pytest.approx(0.5 + 2.03 - np.mean(FALLING[83:]))
-    assert still["turn"] == 1 and still["gradient norm"] == 2
+    assert still["gap"] == pytest.approx(0.5 + FALLING[-1] - np.mean(FALLING[83:]))
+    assert still["turn"] < 1.02 and still["gradient norm"] == 2
     assert still["settling"] == pytest.approx(0.1) and still["burst"] == 1
     assert still["bytes a token"] == 4 and still["groups without update"] == 0
     assert clinic.read_signals(steady(waves))["echo"] > 0.9
@@ -201,7 +195,7 @@ def test_signals_measure_what_they_are_named_after():
 def test_a_signal_is_high_or_low_only_far_outside_the_references():
     noise = np.random.default_rng(0)
     references = {
-        name: steady([loss + noise.normal(0, 0.01) for loss in FALLING])
+        name: steady([loss + noise.normal(0, 0.02) for loss in FALLING])
         for name in "abc"
     }
     healthy = clinic.bands(references)

@@ -23,9 +23,9 @@ DIAGNOSES = {
         " the floor, which is impossible by honest means."
     ),
     "unshuffled data": (
-        "With it, neighbouring steps read documents that begin alike: the training"
-        " loss wanders up and down and repeats itself an epoch later, and held-out"
-        " text gains less."
+        "With it, neighbouring steps read documents that begin alike, in the same"
+        " order in every epoch: the training loss goes up and down and repeats itself"
+        " one epoch later."
     ),
     "validation in training": (
         "With it, the gap closes: held-out text is read as well as training text,"
@@ -137,12 +137,12 @@ APART = {
         " every step, the first included; here it is a matter of a few."
     ),
     ("unshuffled data", "validation in training"): (
-        "Both change how the two losses lie to each other, in opposite directions:"
-        " held-out text that was trained on brings them together. Look at the gap."
+        "Held-out text that was trained on closes the gap between the two losses. Here"
+        " the gap is as wide as in the references, or wider."
     ),
     ("validation in training", "unshuffled data"): (
-        "Both change how the two losses lie to each other, in opposite directions."
-        " Data in order makes held-out text worse, not better."
+        "Data in order makes the loss repeat itself and leaves the gap alone. Here the"
+        " loss has no echo to speak of; look at the gap."
     ),
     ("unshuffled data", "learning-rate spike"): (
         "Both make the training loss jump. But a spike of the rate shows in the"

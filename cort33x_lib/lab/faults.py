@@ -52,12 +52,13 @@ def observe(patient: Patient) -> Iterator[dict]:
     Those of `train` but for the time, and those of `telemetry` but for the memory.
     `learning_rate` is what the schedule asks for, whatever the optimizer is given.
     """
-    recipe = patient.training.plan.recipe
-    telemetry = Telemetry(patient.model, patient.batches)
+    model, recipe = patient.model, patient.training.plan.recipe
+    telemetry = Telemetry(model, patient.batches)
     for step in range(1, recipe.steps + 1):
-        parts = micro_batches(patient.model, patient.batches, recipe, step)
+        first = (step - 1) * recipe.accumulation
+        parts = micro_batches(model, patient.batches, first, recipe.accumulation)
         loss, norm = take_step(
-            patient.model,
+            model,
             patient.optimizer,
             parts,
             patient.rate(step),
@@ -74,7 +75,7 @@ def observe(patient: Patient) -> Iterator[dict]:
             "tokens": step * recipe.tokens_per_step,
         }
         if is_due(recipe, step):
-            measured["held_out"] = patient.training.examine(patient.model)
+            measured["held_out"] = patient.training.examine(model)
         measured |= telemetry.measure(step, recipe.accumulation)
         del measured["memory"]
         yield measured
