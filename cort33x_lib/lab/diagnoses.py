@@ -18,9 +18,9 @@ DIAGNOSES = {
         " rises."
     ),
     "leaking mask": (
-        "With it, both losses run far ahead of every healthy run, and by the same"
-        " amount: the model sees what it is asked for. Given time, they fall below"
-        " the floor, which is impossible by honest means."
+        "With it, both losses run far ahead of every healthy run: the model sees what"
+        " it is asked for, in held-out text too. Given time, they fall below the floor,"
+        " which is impossible by honest means."
     ),
     "unshuffled data": (
         "With it, neighbouring steps read documents that begin alike, in the same"
@@ -37,8 +37,8 @@ DIAGNOSES = {
         " there."
     ),
     "schedule never decays": (
-        "With it, the update ratios stay where the warm-up left them, while the"
-        " rate that the schedule asked for falls."
+        "With it, the update ratios stay where the warm-up left them, while the rate"
+        " that the schedule asked for falls; a short run may not show it in the loss."
     ),
     "large epsilon": (
         "With it, every update is too small for the rate that was asked for, in all"
@@ -112,12 +112,12 @@ APART = {
         " down with the schedule; they are too large before that as well."
     ),
     ("wrong weight decay", "large epsilon"): (
-        "Both keep the loss high, but they move the update ratios in opposite"
-        " directions. Which way do they go here?"
+        "Both change how large updates are beside the weights, in opposite directions."
+        " Which way do they go here?"
     ),
     ("large epsilon", "wrong weight decay"): (
-        "Both keep the loss high, but they move the update ratios in opposite"
-        " directions. Which way do they go here?"
+        "Both change how large updates are beside the weights, in opposite directions."
+        " Which way do they go here?"
     ),
     ("large epsilon", "frozen embedding"): (
         "Both learn slowly. But a frozen group stands out from the others; here all"

@@ -55,8 +55,8 @@ def observe(patient: Patient) -> Iterator[dict]:
     model, recipe = patient.model, patient.training.plan.recipe
     telemetry = Telemetry(model, patient.batches)
     for step in range(1, recipe.steps + 1):
-        first = (step - 1) * recipe.accumulation
-        parts = micro_batches(model, patient.batches, first, recipe.accumulation)
+        numbers = range((step - 1) * recipe.accumulation, step * recipe.accumulation)
+        parts = micro_batches(model, patient.batches, numbers)
         loss, norm = take_step(
             model,
             patient.optimizer,
