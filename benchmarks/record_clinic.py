@@ -87,6 +87,7 @@ def record(name: str, plan: Plan, diagnosis: str) -> None:
     steps = tqdm(observe(patient), name, plan.recipe.steps, unit="step")
     lines = [json.dumps(rounded(measured), allow_nan=False) for measured in steps]
     manifest = training.manifest() | {"floor": rounded(training.floor)}
+    del manifest["functions"]  # they are in the digest of each room
     folder = FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
