@@ -35,6 +35,7 @@ make lab      open the book in JupyterLab
 make setup    only make .venv and install into it
 make train    train chapter 1's model here, in about two minutes
 make fuzz     the tokenizer on a million random texts of each kind: half an hour or more
+make faults   saves and runs broken on purpose, some thousand times: half an hour
 make mutants  twelve bugs planted in the model, which the tests must find
 make bench    tokenizer and model beside others, which it installs into .venv first
 make lint     check the style of library, tests and chapter cells
@@ -44,7 +45,7 @@ make clean    remove the built site and its caches (the folder _build)
 Without make:            python run.py book   (Windows: py run.py book)
 In a conda environment:  python run.py --here book   (uses it instead of .venv)
 Further words go on to pytest or JupyterLab:  python run.py test -k tokenizer"""
-COMMANDS = ("setup", "book", "test", "lab", "train", "fuzz", "mutants", "bench", "lint")
+COMMANDS = ("setup", "book", "test", "lab", "train", "fuzz", "faults", "mutants", "bench", "lint")
 INSTALLING = "Installing PyTorch, JupyterLab and Jupyter Book"
 
 
@@ -209,6 +210,11 @@ class Project:
     def fuzz(self, words):
         self.environment.setdefault("FUZZ_TRIALS", "1000000")
         return self.run([self.python, "-m", "pytest", "tests/test_fuzz.py"] + words)
+
+    def faults(self, words):
+        self.environment["FAULTS_LONG"], self.environment["OMP_NUM_THREADS"] = "1", "1"
+        tests = [f"tests/test_{name}.py" for name in ("checkpoint", "resume", "faults")]
+        return self.run([self.python, "-m", "pytest"] + tests + words)
 
     def bench(self, words):
         print("Installing the other tokenizers and models", flush=True)

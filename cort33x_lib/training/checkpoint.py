@@ -270,9 +270,9 @@ def restore(
             open_tensors(folder / RANDOM) as random,
         ):
             check_fit(model.state_dict(), weights)
+            set_random_states(random)
             recall(model, optimizer, memory)
             fill(model.state_dict(), weights)
-            set_random_states(random)
     except FAULTS as fault:
         raise CheckpointError(f"{folder}: {fault}") from fault
     return replace(checkpoint.progress)

@@ -58,12 +58,25 @@ def take(handle: int) -> None:
 
 def holder(folder: Path) -> str:
     """Who holds the lock, as a sentence says it."""
-    for _ in range(20):  # it may have taken the lock and not written its name yet
+    for _ in range(50):  # it may have taken the lock and not written its name yet
         with suppress(OSError, ValueError, KeyError, TypeError):
             it = json.loads((folder / "lock").read_text(encoding="utf-8"))
             who = f"process {it['process']} on {it['machine']} since {it['since']}"
             if it["process"] == os.getpid():
-                who += ", which is this one: close the training that it began"
-            return who
+                return f"{who}, which is this one: close the training that it began"
+            if it["machine"] != platform.node() or runs(it["process"]):
+                return who
         time.sleep(0.01)
     return "another process"
+
+
+def runs(process: int) -> bool:
+    """Whether a process of this machine is there; Windows cannot be asked so simply."""
+    if os.name == "posix":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's
+    return True

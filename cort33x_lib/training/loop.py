@@ -21,6 +21,7 @@ from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.facts import facts_of
 from cort33x_lib.training.lock import hold
 from cort33x_lib.training.optimizer import Together, make_optimizer
+from cort33x_lib.training.randomness import undrawn_on_failure
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run
 from cort33x_lib.training.replay import keep_for_replay
@@ -172,9 +173,16 @@ def take_steps(
         for step in range(progress.step + 1, recipe.steps + 1):
             with interrupts_held():
                 try:
-                    measured = update(
-                        model, optimizer, batches, recipe, progress, telemetry, world
-                    )
+                    with undrawn_on_failure():
+                        measured = update(
+                            model,
+                            optimizer,
+                            batches,
+                            recipe,
+                            progress,
+                            telemetry,
+                            world,
+                        )
                 except NotFiniteError as fault:
                     if run and progress.step > tried and not fault.weights:
                         save()

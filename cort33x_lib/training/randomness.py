@@ -6,7 +6,8 @@ sample. Left out: a generator that somebody made and kept.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -50,3 +51,22 @@ def set_random_states(states: Mapping[str, Tensor]) -> None:
         for number in range(torch.cuda.device_count()):
             if f"cuda/{number}" in states:
                 torch.cuda.set_rng_state(states[f"cuda/{number}"].clone(), number)
+
+
+@contextmanager
+def undrawn_on_failure() -> Iterator[None]:
+    """Put the generators back when the block fails, as if it had drawn nothing."""
+    python, numpy, torch_state = (
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+    )
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    except BaseException:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_state)
+        torch.cuda.set_rng_state_all(gpus)
+        raise
