@@ -45,7 +45,8 @@ make clean    remove the built site and its caches (the folder _build)
 Without make:            python run.py book   (Windows: py run.py book)
 In a conda environment:  python run.py --here book   (uses it instead of .venv)
 Further words go on to pytest or JupyterLab:  python run.py test -k tokenizer"""
-COMMANDS = ("setup", "book", "test", "lab", "train", "fuzz", "faults", "mutants", "bench", "lint")
+COMMANDS = ("setup", "book", "test", "lab", "train", "fuzz", "faults")
+COMMANDS += ("mutants", "bench", "lint")
 INSTALLING = "Installing PyTorch, JupyterLab and Jupyter Book"
 
 
