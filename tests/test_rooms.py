@@ -18,7 +18,7 @@ ARROWS = {
 }
 PRINTING = "command"
 OUTSIDE = {"book", "tests", "run", "mirror", "troubles", "pickle"}
-FILE_LINES, LIBRARY_LINES = 300, 14_000
+FILE_LINES, LIBRARY_LINES = 300, 16_000
 NEVER = {"eval", "exec", "print", "torch.load", "pickle", "builtins.eval"}
 AT_IMPORT = (
     ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign
@@ -142,6 +142,6 @@ def test_allowed_imports_are_no_fault(tmp_path):
 
 def test_too_long_a_library_is_found(tmp_path):
     (tmp_path / "lab").mkdir()
-    for number in range(50):
+    for number in range(60):
         (tmp_path / "lab" / f"a{number}.py").write_text("x = 1\n" * 290)
-    assert faults_of(tmp_path) == ["the library has 14500 lines"]
+    assert faults_of(tmp_path) == ["the library has 17400 lines"]
