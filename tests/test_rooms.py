@@ -1,9 +1,11 @@
 """Who may import whom, how long files may be, and what the library never does."""
 
 import ast
+import re
 
 import pytest
 
+import mirror
 from run import ROOT
 
 ARROWS = {
@@ -145,3 +147,63 @@ def test_too_long_a_library_is_found(tmp_path):
     for number in range(60):
         (tmp_path / "lab" / f"a{number}.py").write_text("x = 1\n" * 290)
     assert faults_of(tmp_path) == ["the library has 17400 lines"]
+
+
+UNSAFE_CALLS = {"eval", "exec", "builtins.eval", "builtins.exec", "torch.load"}
+UNSAFE_CALLS |= {"yaml.load", "yaml.unsafe_load"}
+UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+def unsafe_in(code):
+    """Whatever could run what it reads: calls by name, imports, pickles in NumPy."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in UNSAFE_CALLS:
+                yield f"line {node.lineno} calls {called}"
+            allowed = [k for k in node.keywords if k.arg == "allow_pickle"]
+            if any(ast.unparse(k.value) != "False" for k in allowed):
+                yield f"line {node.lineno} allows pickles"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = names or [alias.name for alias in node.names]
+            for name in names:
+                if name.split(".")[0] in UNSAFE_MODULES:
+                    yield f"line {node.lineno} imports {name}"
+
+
+def test_nothing_here_runs_what_it_reads(capsys):
+    """Library, tests, benchmarks, tools and every cell of every chapter."""
+    codes = {
+        path: path.read_text(encoding="utf-8")
+        for folder in ("cort33x_lib", "benchmarks", "tests", "book/_ext")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    codes |= {path: path.read_text(encoding="utf-8") for path in ROOT.glob("*.py")}
+    for path in mirror.chapters():
+        cells = mirror.cells_of(path.read_text(encoding="utf-8"))
+        code = "\n".join(code for _, code in cells)
+        codes[path] = re.sub(r"(?m)^[%!].*$", "", code)
+    found = {
+        str(path.relative_to(ROOT)): faults
+        for path, code in codes.items()
+        if (faults := list(unsafe_in(code)))
+    }
+    assert found == {}
+    with capsys.disabled():
+        print(f"\n0 of {len(codes)} files run what they read", end="")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = eval('1')",
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load('x')",
+        "import yaml\nyaml.load('x')",
+        "import numpy as np\nnp.load('x', allow_pickle=True)",
+    ],
+)
+def test_what_could_run_is_found(code):
+    assert len(list(unsafe_in(code))) == 1
