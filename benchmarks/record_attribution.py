@@ -93,7 +93,12 @@ PLANTED = [  # kind, key, value, and for folders the value it had before
     ("recipe", "recipe.decay", 20.0, None),
     ("recipe", "recipe.accumulation", 1, None),
     ("code", "training/step.py: take_step", (" * (count / sum(counts))", ""), None),
-    ("code", "text/batches.py: as_batch", ("ids[:, 1:]", "ids[:, :-1]"), None),
+    (
+        "code",
+        "training/schedule.py: learning_rate",
+        ("* height", "* height / 10"),
+        None,
+    ),
     (
         "code",
         "model/attention.py: attend",
@@ -103,7 +108,7 @@ PLANTED = [  # kind, key, value, and for folders the value it had before
     (
         "code",
         "model/transformer.py: initialise",
-        ("weights.normal_(0, 0.02", "weights.normal_(0, 1.0"),
+        ("weights.size(1) ** -0.5", "weights.size(1) ** -2.0"),
         None,
     ),
 ]

@@ -3,9 +3,11 @@
     nice -n 5 .venv/bin/python benchmarks/telemetry.py [ROUNDS]
 
 One model takes two steps a round, one of them recorded; which goes first changes with
-each round. A probe comes every PROBE_EVERY steps, which fewer rounds
-would miss or overrate: so the mean is taken over whole periods, and beside it stands
-the time that the telemetry's own calls took. Writes data/runs/telemetry-cost.json.
+each round. A probe comes every
+PROBE_EVERY steps, which few rounds would miss or overrate; so the time of telemetry's
+own calls is kept by step, and `own_share` is that of a step without a probe and a
+PROBE_EVERYth of what a probe adds, over a step without telemetry. The other figures
+compare the steps of a round as they are. Writes data/runs/telemetry-cost.json.
 Seconds are those of the processor, one thread, so that others at work disturb little.
 Steps of 1,024 tokens: larger steps make the same cost a smaller share. About five
 minutes of one quiet core.
@@ -40,13 +42,15 @@ class Timed:
     """A telemetry that counts the seconds of its own calls."""
 
     def __init__(self, telemetry: Telemetry):
-        self.telemetry, self.seconds = telemetry, 0.0
+        self.telemetry, self.seconds = telemetry, []  # of each step
 
     def __getattr__(self, name: str):
         def call(*given):
             started = time.process_time()
             found = getattr(self.telemetry, name)(*given)
-            self.seconds += time.process_time() - started
+            if name == "before_update":
+                self.seconds.append(0.0)
+            self.seconds[-1] += time.process_time() - started
             return found
 
         return call
@@ -79,6 +83,10 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
             line = {"step": step, "loss": loss, "gradient_norm": norm}
             run.append(**line, **(watch.measure(step, 1) if watched else {}))
             seconds[watched].append(time.process_time() - started)
+    plain = median(watch.seconds[1 : PROBE_EVERY - 1])  # steps 2 to 19 have no probe
+    probe = watch.seconds[0]
+    if rounds >= PROBE_EVERY:  # the first one warms up
+        probe = median(watch.seconds[PROBE_EVERY - 1 :: PROBE_EVERY])
     ratios = [b / a for a, b in zip(*seconds, strict=True)]
     return {
         "parameters": sum(w.numel() for w in model.parameters()),
@@ -89,7 +97,7 @@ def measure(name: str, rows: int, length: int, rounds: int, folder: Path) -> dic
         "cost_of_all_steps": mean(seconds[1]) / mean(seconds[0]) - 1,
         "cost_median_step": median(ratios) - 1,
         "cost_quartiles": [quartile - 1 for quartile in quantiles(ratios, n=4)],
-        "own_share": watch.seconds / (sum(seconds[1]) - watch.seconds),
+        "own_share": (plain + (probe - plain) / PROBE_EVERY) / median(seconds[0]),
     }
 
 

@@ -255,8 +255,13 @@ class Workbench:
 def score_elsewhere(folder: Path, judge: Plan, plans: list[Plan]) -> list[float]:
     """The same by the code in another folder, in a process of its own.
 
-    Raises RuntimeError with what that process complained of.
+    Raises ValueError for a folder without a library, and RuntimeError with what that
+    process complained of.
     """
+    if not (folder / "cort33x_lib" / "__init__.py").exists():
+        raise ValueError(
+            f"{folder} holds no cort33x_lib, expected a copy of the project"
+        )
     with TemporaryDirectory() as between:
         asked, told = Path(between, "asked.json"), Path(between, "told.json")
         asked.write_text(json.dumps([*map(manifest_of, [judge, *plans])]))
