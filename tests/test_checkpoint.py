@@ -57,6 +57,7 @@ def two(tmp_path):
     optimizer = make_optimizer(model, RECIPE)
     for step in (1, 2):
         take_step(model, optimizer, [make_batches()[step]], 1e-3, 1.0)
+        torch.rand(1)  # or both would hold the same generators
         save_checkpoint(tmp_path / "two", Progress(step), model, optimizer, FACTS)
     return tmp_path / "two", model, optimizer
 
