@@ -214,7 +214,8 @@ class Project:
 
     def faults(self, words):
         self.environment["FAULTS_LONG"], self.environment["OMP_NUM_THREADS"] = "1", "1"
-        tests = [f"tests/test_{name}.py" for name in ("checkpoint", "resume", "faults")]
+        names = ("checkpoint", "resume", "faults", "distributed")
+        tests = [f"tests/test_{name}.py" for name in names]
         return self.run([self.python, "-m", "pytest"] + tests + words)
 
     def bench(self, words):

@@ -35,7 +35,7 @@ from cort33x_lib.view.widgets import TrainingDashboard
 PROGRAM = [sys.executable, "-m", "cort33x_lib"]
 TIMES = ("seconds", "tokens_per_second")
 COMMANDS = [
-    "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show",
+    "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show", "runs diff", "runs bisect",
     "corpus", "corpus build", "tokenizer", "tokenizer train", "tokenizer encode",
 ]  # fmt: skip
 
@@ -171,6 +171,27 @@ def test_a_run_is_chosen_by_name(capsys, runs):
         capsys, "runs", "show", PROJECT / "data" / "runs" / "tour-seed-0"
     )
     assert "WFWF" in recorded
+
+
+def test_two_runs_are_compared(capsys, runs, tmp_path):
+    both = ["tiny-001", "tiny-002", "--runs", runs]
+    _, told, _ = said(capsys, "runs", "diff", *both)
+    assert "seed" in told and "20" in told and "30" in told
+    words = ["--steps", 4, "--seeds", 2]
+    code, told, complaint = said(capsys, "runs", "bisect", *both, *words)
+    assert code == 1 and "differ in nothing but the seed" in complaint
+    change = ["--set", "recipe.peak_rate=0.0004", "--set", "recipe.steps=4"]
+    assert said(capsys, "train", "tiny", *change, "--runs", tmp_path)[0] == 0
+    assert said(capsys, "train", "tiny", *change[2:], "--runs", tmp_path)[0] == 0
+    both = ["tiny-001", "tiny-002", "--runs", tmp_path]
+    code, told, _ = said(capsys, "runs", "bisect", *both, "--seeds", 2)
+    assert code == 0 and "in 4 short runs" in told and "recipe.peak_rate: " in told
+
+
+def test_a_run_is_exported(capsys, runs, tmp_path):
+    out = tmp_path / "run.csv"
+    code, _, _ = said(capsys, "runs", "show", "tiny-001", "--runs", runs, "--csv", out)
+    assert code == 0 and len(out.read_text(encoding="utf-8").splitlines()) == 21
 
 
 def test_runs_are_listed(capsys, runs, tmp_path):

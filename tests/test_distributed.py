@@ -1,6 +1,6 @@
 """Several real processes that train one model, joined by Gloo on this machine.
 
-`DISTRIBUTED_KILLS=10` kills ten times; the suite does it once.
+`make faults` kills ten times; the suite does it once.
 """
 
 import json
@@ -21,7 +21,7 @@ from cort33x_lib.training.checkpoint import load_model, newest_checkpoint
 from cort33x_lib.training.distributed import ALONE, owners
 from cort33x_lib.training.record import Run
 
-KILLS = int(os.environ.get("DISTRIBUTED_KILLS", "1"))
+KILLS = 10 if os.environ.get("FAULTS_LONG") else 1
 TIMES = ("seconds", "tokens_per_second", "memory", "resident")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 STATIC = ["--rdzv-backend=static", "--master-addr=127.0.0.1", "--master-port=29517"]

@@ -144,7 +144,7 @@ def add_models(commands) -> None:
 
 
 def add_runs(commands) -> None:
-    """runs list and show."""
+    """runs list, show, diff and bisect."""
     runs = commands.add_parser(
         "runs", help="List runs, show one, compare two.", description="Records of runs."
     ).add_subparsers(metavar="COMMAND", required=True)
@@ -152,6 +152,28 @@ def add_runs(commands) -> None:
     add_runs_folder(listed)
     show = add(runs, "show", "runs.show", "What a run is made of, and its curve.")
     add_run(show)
+    show.add_argument("--csv", type=path, metavar="FILE", help="write all numbers too")
+    show.add_argument(
+        "--tensorboard", type=path, metavar="FOLDER", help="write them for TensorBoard"
+    )
+    add_pair(add(runs, "diff", "runs.diff", "What has changed, a sentence each."))
+    bisect = add(
+        runs,
+        "bisect",
+        "runs.bisect",
+        "What each change between two runs adds, in bits per byte.",
+        "It trains every mixture of the two plans, with several seeds.",
+    )
+    add_pair(bisect)
+    bisect.add_argument("--steps", type=int, help="shorter runs (default: the plans')")
+    bisect.add_argument("--seeds", type=int, default=4, help="at least 2 (default: 4)")
+
+
+def add_pair(command: Parser) -> None:
+    """The words that choose two runs."""
+    command.add_argument("first", metavar="RUN")
+    command.add_argument("second", metavar="RUN")
+    add_runs_folder(command)
 
 
 def add_text(commands) -> None:
@@ -201,7 +223,7 @@ def main(words: list[str]) -> int:
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, ArithmeticError, ImportError) as trouble:
+    except (OSError, ValueError, ArithmeticError, ImportError, RuntimeError) as trouble:
         print(f"cort33x: {one_line(trouble)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:

@@ -3,9 +3,16 @@
 import argparse
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from cort33x_lib.command.console import columns, sparkline
+from tqdm import tqdm
+
+from cort33x_lib.command.console import columns, sparkline, visible
+from cort33x_lib.lab.bisect import bisect, needed_arms, plan_differences
+from cort33x_lib.lab.plan import plan_of
+from cort33x_lib.training.compare import compare
+from cort33x_lib.training.export import to_csv, to_tensorboard
 from cort33x_lib.training.record import Run
 
 SHOWN = 12  # lines of the table of `runs show`
@@ -94,6 +101,10 @@ def show_command(asked: argparse.Namespace) -> None:
         f" accelerator {machine['accelerator']}",
     }
     print("\n".join(f"{name:10} {value}" for name, value in facts.items()))
+    if asked.csv:
+        to_csv(run, asked.csv)
+    if asked.tensorboard:
+        to_tensorboard(run, asked.tensorboard)
     losses = [m["loss"] for m in metrics if "loss" in m]
     if not losses:
         print("no step has been recorded yet")
@@ -107,3 +118,24 @@ def show_command(asked: argparse.Namespace) -> None:
         names = ["step", "loss", "learning_rate", "gradient_norm"]
     names += ["tokens", "seconds"]
     print(columns(names, [[m.get(name, "-") for name in names] for m in chosen]))
+
+
+def diff_command(asked: argparse.Namespace) -> None:
+    """What has changed from the first run to the second, a sentence each."""
+    runs = (find_run(asked.runs, name) for name in (asked.first, asked.second))
+    print("\n".join(map(visible, compare(*runs))))
+
+
+def bisect_command(asked: argparse.Namespace) -> None:
+    """Train what is between the plans of two runs, and split the difference."""
+    names = asked.first, asked.second
+    plans = [plan_of(find_run(asked.runs, name).manifest) for name in names]
+    if asked.steps is not None:
+        plans = [replace(p, recipe=replace(p.recipe, steps=asked.steps)) for p in plans]
+    if asked.seeds < 2:
+        raise ValueError(f"seeds is {asked.seeds}, expected 2 or more")
+    seeds = range(asked.seeds)
+    arms = needed_arms(plan_differences(*plans), seeds)
+    with tqdm(total=len(arms), desc="bisect", unit=" runs") as bar:
+        found = bisect(*plans, seeds, done=lambda _: bar.update())
+    print("\n".join(found.sentences()))
