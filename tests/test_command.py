@@ -35,8 +35,9 @@ from cort33x_lib.view.widgets import TrainingDashboard
 PROGRAM = [sys.executable, "-m", "cort33x_lib"]
 TIMES = ("seconds", "tokens_per_second")
 COMMANDS = [
-    "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show", "runs diff", "runs bisect",
-    "corpus", "corpus build", "tokenizer", "tokenizer train", "tokenizer encode",
+    "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show",
+    "runs diff", "runs bisect", "corpus", "corpus build", "tokenizer",
+    "tokenizer train", "tokenizer encode",
 ]  # fmt: skip
 
 
