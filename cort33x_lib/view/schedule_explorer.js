@@ -57,7 +57,7 @@ const percent = (share) => `${Number((100 * share).toFixed(1))}%`;
 const small = (rate) => rate.toExponential(1);
 
 function chart(recipe, found) {
-  const [width, height, left, right, top, bottom] = [640, 280, 58, 14, 30, 40];
+  const [width, height, left, right, top, bottom] = [640, 280, 66, 14, 30, 40];
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const x = (step) => left + (step / recipe.steps) * (width - left - right);
   const y = (rate) => height - bottom - (rate / recipe.peak_rate) * (height - top - bottom);
@@ -146,7 +146,7 @@ export default {
       const found = compute(recipe);
       const of = (name) => `${NAMES[name]}: mean ${percent(found[name].mean / recipe.peak_rate)} `
         + `of the peak, ${percent(found[name].at_stop / recipe.peak_rate)} at the last step`;
-      const early = found.cosine.at_stop > 1.01 * recipe.final_rate
+      const early = found.cosine.at_stop > 1.5 * recipe.final_rate
         && found.last < recipe.steps;
       said.textContent = `${whole(found.last)} steps taken. ${of("cosine")}; ${of("wsd")}. `
         + (early ? "Neither has come down: what was learnt last is still rough. Only the one that "
