@@ -7,8 +7,9 @@ telemetry, record) and the same forward, backward and update with nothing around
 for the plan `small` and for `cort33x` with one row of 1,024 tokens a step. Then
 `float32` against `bfloat16` and eager against compiled, and the memory of the process
 over 2,000 steps of the smallest model. Each part ends after its rounds or its seconds,
-whichever comes first. Writes data/runs/loop-cost.json, which chapter 14 reads. About
-five minutes on two quiet cores.
+whichever comes first. With one thread, times are processor seconds, which other work on
+the machine disturbs least; with more, they are those of the clock. Writes
+data/runs/loop-cost.json, which chapter 14 reads. About five minutes on two quiet cores.
 """
 
 import gc
@@ -21,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import psutil
+import torch
 
 from cort33x_lib.files import PROJECT, write_atomically
 from cort33x_lib.lab.launch import Training, launch
@@ -62,14 +64,15 @@ def take_turns(
     works: dict[str, Callable[[], object]], rounds: int, seconds: float
 ) -> dict[str, list[float]]:
     """Seconds of each work by round, in changing order; the first is left out."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in works}
     started = time.perf_counter()
     for turn in range(rounds + 1):
         for name in list(works)[:: 1 if turn % 2 else -1]:
-            began = time.perf_counter()
+            began = clock()
             works[name]()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
         if turn >= 3 and time.perf_counter() - started > seconds:
             break
     return times
@@ -153,14 +156,14 @@ def memory_slope(runs: Path) -> dict:
             sizes.append((step, process.memory_info().rss))
     steps.close()
     x, y = np.array(sizes, dtype=float).T
-    slope, start = np.polyfit(x, y, 1)
+    slope, start = map(float, np.polyfit(x, y, 1))
     left = y - (slope * x + start)
     error = (left.var() * len(x) / (len(x) - 2) / (x.var() * len(x))) ** 0.5
     return {
         "steps": MEMORY_STEPS,
         "warm_up_steps": MEMORY_WARM,
-        "first_mb": round(y[0] / 1e6, 2),
-        "last_mb": round(y[-1] / 1e6, 2),
+        "first_mb": round(float(y[0]) / 1e6, 2),
+        "last_mb": round(float(y[-1]) / 1e6, 2),
         "slope": round(slope, 1),
         "interval": [round(slope - 1.96 * error, 1), round(slope + 1.96 * error, 1)],
     }
