@@ -30,7 +30,7 @@ from cort33x_lib.lab.plan import PLANS, CorpusPlan, Plan
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.record import describe_machine
-from cort33x_lib.training.step import accumulate, compile_blocks
+from cort33x_lib.training.step import add_gradients, compile_blocks
 
 ROUNDS = {"small": 120, "cort33x": 12}
 SECONDS = {"small": 60.0, "cort33x": 90.0, "ways": 45.0}  # at most, a part
@@ -89,7 +89,7 @@ def bare_steps(
     if compiled:
         compile_blocks(model)
     while True:
-        accumulate(model, parts, precision)
+        add_gradients(model, parts, precision)
         optimizer.step()
         optimizer.zero_grad()
         yield

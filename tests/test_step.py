@@ -15,7 +15,7 @@ from cort33x_lib.training.loop import train
 from cort33x_lib.training.recipe import RECIPES
 from cort33x_lib.training.record import Run, make_manifest
 from cort33x_lib.training.schedule import learning_rate
-from cort33x_lib.training.step import accumulate, take_step
+from cort33x_lib.training.step import add_gradients, take_step
 
 BYTES = Tokenizer(())
 CONFIG = replace(CONFIGS["tiny"], vocabulary=BYTES.vocabulary)
@@ -40,7 +40,7 @@ def eight_rows(tokens, uneven):
 def gradients_of(batch, rows, dtype, model=None):
     model = model or Transformer(CONFIG).to(dtype)
     parts = [*zip(*(ids.split(rows) for ids in batch), strict=True)]
-    shares = accumulate(model, parts)
+    shares = add_gradients(model, parts)
     gradients = torch.cat([weights.grad.flatten() for weights in model.parameters()])
     return sum(share.item() for share in shares), gradients
 

@@ -23,7 +23,7 @@ from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import Recipe
-from cort33x_lib.training.step import accumulate, compile_blocks, take_step
+from cort33x_lib.training.step import add_gradients, compile_blocks, take_step
 
 PASSES = 3  # timed ones; the fastest counts
 
@@ -78,7 +78,7 @@ def try_here(config: ModelConfig, recipe: Recipe, device: str) -> Trial | None:
         take_step(model, optimizer, [batch], *numbers)
         times = [now()]
         for _ in range(PASSES):
-            accumulate(model, [batch], recipe.precision)
+            add_gradients(model, [batch], recipe.precision)
             times.append(now())
     except (torch.OutOfMemoryError, MemoryError):
         return None

@@ -95,7 +95,7 @@ def train(
         yield from take_steps(model, batches, recipe, run, examine, world)
 
 
-def update(
+def next_step(
     model: Transformer,
     optimizer: Optimizer | Together,
     batches: Batches | Mixture,
@@ -174,7 +174,7 @@ def take_steps(
             with interrupts_held():
                 try:
                     with undrawn_on_failure():
-                        measured = update(
+                        measured = next_step(
                             model,
                             optimizer,
                             batches,

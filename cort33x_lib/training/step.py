@@ -62,7 +62,7 @@ def compile_blocks(model: nn.Module) -> None:
         block.compile()
 
 
-def accumulate(
+def add_gradients(
     model: nn.Module,
     micro_batches: Sequence[MicroBatch],
     precision: str = "float32",
@@ -106,7 +106,7 @@ def take_step(
     clipping. Raises NotFiniteError, weights untouched. bfloat16 has the range of
     float32, so no loss is scaled, as float16 would need.
     """
-    losses = accumulate(model, micro_batches, precision, world)
+    losses = add_gradients(model, micro_batches, precision, world)
     world.sum_gradients(model)
     gradients = [w.grad for w in model.parameters() if w.grad is not None]
     length = get_total_norm(gradients)
