@@ -29,7 +29,7 @@ def multiply_rows(
 
 
 @njit(**SERIAL)
-def normalise(x: np.ndarray, gain: np.ndarray, result: np.ndarray) -> None:
+def norm_into(x: np.ndarray, gain: np.ndarray, result: np.ndarray) -> None:
     """Write x at root mean square one, times the gains: (C,), (C,), (C,)."""
     total = np.float32(0)
     for c in range(len(x)):
@@ -104,12 +104,12 @@ def attend_group(
     (H, D), W = read.shape, len(keys)
     G = (len(heads) - H) // 2
     newest, first = (-1 - position) % W, max(W - 1 - position, 0)
-    normalise(heads[H + group], gains[1], keys[newest])
+    norm_into(heads[H + group], gains[1], keys[newest])
     turn(keys[newest], angles)
     for c in range(D):
         values[newest, c] = heads[H + G + group, c]
     for head in range(group * (H // G), (group + 1) * (H // G)):
-        normalise(heads[head], gains[0], heads[head])
+        norm_into(heads[head], gains[0], heads[head])
         turn(heads[head], angles)
         attend_slots(heads[head], keys, values, first, sinks[head], read[head])
 
@@ -164,14 +164,14 @@ def read_layer(
     for row in range(B):
         for c in range(C):
             x[row, c] = shares[0] * x[row, c] + shares[1] * first[row, c]
-        normalise(x[row], gains[0], made[row])
+        norm_into(x[row], gains[0], made[row])
     multiply_rows(made, into, into_scales, heads.reshape(B, -1))
     attend_rings(heads, positions, angles, gains[2:], sinks, keys, values, read)
     multiply_rows(read.reshape(B, -1), out, out_scales, made)
     for row in range(B):
         for c in range(C):
             x[row, c] += made[row, c]
-        normalise(x[row], gains[1], made[row])
+        norm_into(x[row], gains[1], made[row])
     multiply_rows(made, widen, widen_scales, middle)
     for row in range(B):
         for c in range(len(widen)):
@@ -189,5 +189,5 @@ def read_logits(
     """Write what follows the last layer: (B, C), (C,), (V, C) and (V,), (B, V)."""
     made = np.empty_like(x)
     for row in range(len(x)):
-        normalise(x[row], gain, made[row])
+        norm_into(x[row], gain, made[row])
     multiply_rows(made, matrix[0], matrix[1], logits)
