@@ -92,7 +92,12 @@ PLANTED = [  # kind, key, value, and for folders the value it had before
     ("recipe", "recipe.warmup", 0.9, None),
     ("recipe", "recipe.decay", 20.0, None),
     ("recipe", "recipe.accumulation", 1, None),
-    ("code", "training/step.py: take_step", (" * (count / sum(counts))", ""), None),
+    (
+        "code",
+        "training/step.py: accumulate",
+        ("share.back", "model.zero_grad() or share.back"),
+        None,
+    ),
     (
         "code",
         "training/schedule.py: learning_rate",
