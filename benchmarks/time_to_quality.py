@@ -81,7 +81,7 @@ class Size:
     plain_steps: int  # that fill the budget
     steps: int  # of ours
     recipe: Recipe
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 1e-3, 8e-3, 5e-4)
 
 
 SIZES = {
