@@ -246,6 +246,8 @@ def without(key):
         (1, lambda t: t.update(more=torch.zeros(1)), "more is unknown"),
         (2, without("torch"), "torch"),
         (2, lie("python", lambda x: x[:5]), "state"),
+        (2, lie("python", lambda x: x - 2**40), "negative"),
+        (2, lie("numpy", lambda x: x + 2**40), "uint32|out of bounds|too large"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(two, file, change, message):

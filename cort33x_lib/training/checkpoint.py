@@ -44,7 +44,15 @@ TENSOR_FILES = MODEL, OPTIMIZER, RANDOM = (
     "random.safetensors",
 )
 SEAL, KEPT, LONGEST_SEAL = "checkpoint.json", 2, 1 << 20
-FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+FAULTS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+)
 
 
 @dataclass
