@@ -222,6 +222,7 @@ class Project:
         print("Installing the other tokenizers and models", flush=True)
         self.install(".[peers]")
         scripts = ["tokenizer", "model", "windows", "delta", "decoding"]
+        scripts += ["loop", "telemetry", "checkpoint"]
         calls = [[self.python, f"benchmarks/{script}.py"] for script in scripts]
         return any([self.run(call) for call in calls])
 
