@@ -29,11 +29,10 @@ from cort33x_lib.text.story_world import World
 from cort33x_lib.text.token_files import Tokens
 from cort33x_lib.text.tokenizer import Tokenizer, train_tokenizer
 from cort33x_lib.training.checkpoint import newest_checkpoint
-from cort33x_lib.training.record import Run
+from cort33x_lib.training.record import OF_THE_MACHINE, Run
 from cort33x_lib.view.widgets import TrainingDashboard
 
 PROGRAM = [sys.executable, "-m", "cort33x_lib"]
-TIMES = ("seconds", "tokens_per_second")
 COMMANDS = [
     "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show",
     "runs diff", "runs bisect", "corpus", "corpus build", "tokenizer",
@@ -84,7 +83,9 @@ def runs(tmp_path_factory):
 def left_by(run):
     """The bits that a run left: the hash of its weights, and its log without times."""
     newest = newest_checkpoint(run.checkpoints)
-    log = [{k: v for k, v in m.items() if k not in TIMES} for m in run.metrics()]
+    log = [
+        {k: v for k, v in m.items() if k not in OF_THE_MACHINE} for m in run.metrics()
+    ]
     return newest.step, sha256_of(newest.folder / "model.safetensors"), log
 
 

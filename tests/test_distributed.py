@@ -22,7 +22,6 @@ from cort33x_lib.training.distributed import ALONE, owners
 from cort33x_lib.training.record import Run
 
 KILLS = 10 if os.environ.get("FAULTS_LONG") else 1
-TIMES = ("seconds", "tokens_per_second", "memory", "resident")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 STATIC = ["--rdzv-backend=static", "--master-addr=127.0.0.1", "--master-port=29517"]
 TRAIN = ["-m", "cort33x_lib", "train", "tiny"]

@@ -7,9 +7,7 @@ import pytest
 from cort33x_lib.lab.launch import Training, launch, reopen
 from cort33x_lib.lab.plan import PLANS, CorpusPlan, plan_of, read_plan
 from cort33x_lib.text.corpus import Document, save_corpus
-from cort33x_lib.training.record import Run
-
-TIMES = ("seconds", "tokens_per_second", "memory")
+from cort33x_lib.training.record import OF_THE_MACHINE, Run
 
 
 def test_name_file_and_changes_in_this_order(tmp_path):
@@ -54,7 +52,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
 
 
 def without_times(metrics):
-    return [{k: v for k, v in m.items() if k not in TIMES} for m in metrics]
+    return [{k: v for k, v in m.items() if k not in OF_THE_MACHINE} for m in metrics]
 
 
 def test_a_run_goes_on_from_its_manifest_alone(tmp_path):
