@@ -198,7 +198,8 @@ class Project:
             return self.run([self.python, "-m", "pytest"] + words)
         self.build()
         self.environment["OMP_NUM_THREADS"] = "1"
-        return self.run([self.python, "-m", "pytest", "-n", "2", "--dist", "loadfile"])
+        command = [self.python, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+        return self.run(command + ["--no-loadscope-reorder"])  # the longest stay first
 
     def lab(self, words):
         port = next(number for number in range(8888, 8988) if is_free(number))
