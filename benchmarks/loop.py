@@ -9,7 +9,7 @@ for the plan `small` and for `cort33x` with one row of 1,024 tokens a step. Then
 over 2,000 steps of the smallest model. Each part ends after its rounds or its seconds,
 whichever comes first. With one thread, times are processor seconds, which other work on
 the machine disturbs least; with more, they are those of the clock. Writes
-data/runs/loop-cost.json, which chapter 14 reads. About eight minutes on two quiet cores.
+data/runs/loop-cost.json, which chapter 14 reads. Eight minutes on two quiet cores.
 """
 
 import gc
