@@ -198,8 +198,7 @@ class Project:
             return self.run([self.python, "-m", "pytest"] + words)
         self.build()
         self.environment["OMP_NUM_THREADS"] = "1"
-        command = [self.python, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
-        return self.run(command + ["--no-loadscope-reorder"])  # the longest stay first
+        return self.run([self.python, "-m", "pytest", "-n", "2", "--dist", "loadfile"])
 
     def lab(self, words):
         port = next(number for number in range(8888, 8988) if is_free(number))
