@@ -6,8 +6,8 @@ group of weights has `rate_scale`: its learning rate is that many times the sche
 Left out: other optimizers.
 """
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from cort33x_lib.training.recipe import Recipe
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial in `orthogonalise`
+STACK = 1 << 21  # numbers of matrices of one shape that are made orthogonal together
 
 
 class AdamW(Optimizer):
@@ -62,16 +63,31 @@ class AdamW(Optimizer):
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
     """About the nearest matrix whose singular values are all one.
 
-    (..., M, N) -> (..., M, N). Newton-Schulz iteration: Jordan et al. (2024), Muon.
+    (..., M, N) -> (..., M, N). Newton-Schulz iteration: Jordan et al. (2024), Muon. All
+    rounds happen in the smaller square, so the long side is met only twice.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.size(-2) > matrix.size(-1)
     x = matrix.mT if tall else matrix
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    square, product = x @ x.mT, None
     for _ in range(rounds):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        factor = b * square + c * square @ square
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        square = factor @ square @ factor
+    x = product @ x
     return x.mT if tall else x
+
+
+def stacks(weights: list[Tensor]) -> Iterator[list[Tensor]]:
+    """The weights that have one shape together, at most STACK numbers at a time."""
+    weights = sorted(weights, key=lambda one: one.shape)
+    for _, alike in groupby(weights, key=lambda one: one.shape):
+        alike = list(alike)
+        most = max(STACK // alike[0].numel(), 1)
+        for start in range(0, len(alike), most):
+            yield alike[start : start + most]
 
 
 class Muon(Optimizer):
@@ -95,18 +111,22 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            for weights in group["params"]:
-                if weights.grad is None:
-                    continue
-                state = self.state[weights]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weights)
-                mean = state["momentum"]
-                mean.lerp_(weights.grad, 1 - group["momentum"])
-                ahead = weights.grad.lerp(mean, group["momentum"])
-                size = max(1.0, weights.size(-2) / weights.size(-1)) ** 0.5
-                weights.mul_(1 - group["lr"] * group["weight_decay"])
-                weights.add_(orthogonalise(ahead), alpha=-group["lr"] * size)
+            given = [one for one in group["params"] if one.grad is not None]
+            rate, keep = group["lr"], group["momentum"]
+            for weights in stacks(given):
+                ahead = torch.stack([self.look_ahead(one, keep) for one in weights])
+                size = max(1.0, ahead.size(-2) / ahead.size(-1)) ** 0.5
+                for one, update in zip(weights, orthogonalise(ahead), strict=True):
+                    one.mul_(1 - rate * group["weight_decay"])
+                    one.add_(update, alpha=-rate * size)
+
+    def look_ahead(self, weights: Tensor, keep: float) -> Tensor:
+        """The mean gradient as the next step would see it, if it met the same one."""
+        state = self.state[weights]
+        if not state:
+            state["momentum"] = torch.zeros_like(weights)
+        mean = state["momentum"].lerp_(weights.grad, 1 - keep)
+        return weights.grad.lerp(mean, keep)
 
 
 class Together:
