@@ -92,6 +92,8 @@ def test_first_weights_are_those_of_the_table(letter):
         else:
             raise AssertionError(f"{name} is in no row of the table")
     assert rows == {"embedding", "residual", "back", "gains", "into"}
+    wide = Transformer(replace(config, channels=512))
+    assert wide.embedding.weight.std().item() == pytest.approx(0.005, rel=0.05)
     again = Transformer(config, seed=6)
     initialise(again, 5)
     for one, other in zip(model.parameters(), again.parameters(), strict=True):

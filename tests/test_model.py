@@ -115,9 +115,10 @@ def test_tokens_read_is_the_mean_over_the_sequence(tokens, window):
     assert tokens_read(tokens, window) == pytest.approx(counted)
 
 
-def test_first_loss_is_that_of_a_guess():
-    model = Transformer(CONFIGS["tour"])
-    V = CONFIGS["tour"].vocabulary
+@pytest.mark.parametrize("name", CONFIGS)
+def test_first_loss_is_that_of_a_guess(name):
+    model = Transformer(CONFIGS[name])
+    V = CONFIGS[name].vocabulary
     ids = torch.randint(0, V, (4, 129), generator=torch.Generator().manual_seed(0))
     assert model.loss(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(log(V), abs=0.1)
 

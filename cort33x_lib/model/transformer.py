@@ -69,13 +69,21 @@ class Transformer(nn.Module):
         return chunked_loss(x.flatten(0, 1), self.embedding.weight, targets.flatten())
 
 
+def embedding_deviation(config: ModelConfig) -> float:
+    """Standard deviation of the numbers in a new embedding: 0.02, less if C is large.
+
+    Of a new model, the logit of the token just read is C times it; at most 2.56 then.
+    """
+    return min(0.02, 2.56 / config.channels)
+
+
 @torch.no_grad()
 def initialise(model: Transformer, seed: int) -> None:
     """Set every weight, from a generator of its own.
 
     | weights | values |
     |---|---|
-    | embedding | normal, standard deviation 0.02 |
+    | embedding | normal, standard deviation of `embedding_deviation` |
     | matrices into a mixer or feed-forward layer | normal, deviation: inputs ** -0.5 |
     | matrices back into the residual stream | zero: a new block changes nothing |
     | gains, and the sinks of an `S` layer | one |
@@ -85,7 +93,8 @@ def initialise(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, weights in model.named_parameters():
         if name == "embedding.weight":
-            weights.normal_(0, 0.02, generator=generator)
+            deviation = embedding_deviation(model.config)
+            weights.normal_(0, deviation, generator=generator)
         elif name == "residual":
             weights.copy_(torch.tensor([1.0, 0.0]))
         elif name.endswith(("project_out.weight", "narrow.weight")):

@@ -86,8 +86,8 @@ def stacks(weights: list[Tensor]) -> Iterator[list[Tensor]]:
     for _, alike in groupby(weights, key=lambda one: one.shape):
         alike = list(alike)
         most = max(STACK // alike[0].numel(), 1)
-        for start in range(0, len(alike), most):
-            yield alike[start : start + most]
+        for first in range(0, len(alike), most):
+            yield alike[first : first + most]
 
 
 class Muon(Optimizer):

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from cort33x_lib.model.config import CONFIGS, ModelConfig
-from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.model.transformer import Transformer, embedding_deviation
 from cort33x_lib.training.step import MicroBatch, take_step
 
 TOLERANCE = 1e-4  # between single precision on a device and double on the CPU
-DEVIATION = 0.02  # of the numbers in a new embedding, see `initialise`
 MARGIN = 0.05  # nats, for what the arithmetic of the first loss leaves out
 
 
@@ -66,15 +65,17 @@ def expected_first_loss(config: ModelConfig, batch: MicroBatch) -> tuple[float, 
     """The loss of a new model in nats per token, and its standard error.
 
     Every block still adds nothing, so a token's logits are its own row of the table,
-    normed, times all rows: normal with deviation s = 0.02 C ** 0.5, but 0.02 C for the
-    token itself. So the loss is ln(V exp(s ** 2 / 2) + exp(0.02 C)), ln V where C is
-    small, less 0.02 C wherever a token follows itself. The pairs of a token and its
-    follower are independent; the same pair always has the same logit.
+    normed, times all rows, whose numbers have deviation d: normal with deviation
+    s = d C ** 0.5, but d C for the token itself. So the loss is about
+    ln(V exp(s ** 2 / 2) + exp(d C)), near ln V, less d C wherever a token follows
+    itself. The pairs of a token and its follower are independent; the same pair always
+    has the same logit.
     """
     inputs, targets = (ids.flatten().cpu() for ids in batch)
     counted = targets != -100
     inputs, targets = inputs[counted], targets[counted]
-    spread, own = DEVIATION * config.channels**0.5, DEVIATION * config.channels
+    own = embedding_deviation(config) * config.channels
+    spread = own / config.channels**0.5
     others = (config.vocabulary - 1) * exp(spread**2 / 2)
     share = exp(own) / (others + exp(own))  # probability of the token itself
     repeated = (inputs == targets).double().mean().item()
