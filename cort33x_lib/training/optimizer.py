@@ -7,7 +7,7 @@ Left out: other optimizers.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +82,10 @@ def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
 
 def stacks(weights: list[Tensor]) -> Iterator[list[Tensor]]:
     """The weights that have one shape together, at most STACK numbers at a time."""
-    weights = sorted(weights, key=lambda one: one.shape)
-    for _, alike in groupby(weights, key=lambda one: one.shape):
-        alike = list(alike)
+    shapes: dict[torch.Size, list[Tensor]] = {}
+    for one in weights:
+        shapes.setdefault(one.shape, []).append(one)
+    for alike in shapes.values():
         most = max(STACK // alike[0].numel(), 1)
         for first in range(0, len(alike), most):
             yield alike[first : first + most]

@@ -19,14 +19,15 @@ def parts_of(optimizer: Optimizer | Together) -> list[Optimizer]:
 
 
 def remembered(model: nn.Module, optimizer: Optimizer | Together) -> dict[str, Tensor]:
-    """What is remembered, by weight: "norm.gain/exp_avg" and so on."""
+    """What is remembered, by weight: "norm.gain/exp_avg" and so on, in this order."""
     names = {weights: name for name, weights in model.named_parameters()}
-    return {
+    found = {
         f"{names[weights]}/{key}": value
         for part in parts_of(optimizer)
         for weights, memory in part.state.items()
         for key, value in memory.items()
     }
+    return dict(sorted(found.items()))
 
 
 def recall(
