@@ -44,9 +44,11 @@ fill about 190 seconds of its five minutes. Set them by the clock, and record an
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from statistics import median
 from unittest import mock
@@ -72,9 +74,10 @@ from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.step import take_step
 
 FOLDER = PROJECT / "data" / "runs" / "time-to-quality"
-SEEDS, POINTS, STORIES, HELD_OUT = (0, 1, 2), 24, 24_000, 150
+SEEDS, POINTS, STORIES, HELD_OUT = (0, 1, 2), 25, 40_000, 150
 TOUR = CONFIGS["tour"]
 PLAIN = replace(RECIPES["tour"], peak_rate=1e-3, final_rate=1e-4, betas=(0.9, 0.99))
+OURS = replace(RECIPES["tour"], optimizer="muon", matrix_rate=0.02)
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,13 @@ class Size:
 
 
 SIZES = {
-    "1M": Size(TOUR, 5, 2600, 1200, replace(RECIPES["tour"], peak_rate=8e-3)),
+    "1M": Size(TOUR, 5, 5000, 1500, OURS),
     "10M": Size(
         replace(
             TOUR, channels=320, heads=5, key_value_heads=5, head_channels=64,
             feed_forward=1280, pattern="WFWFWFWF",
         ),
-        10, 1000, 450, replace(RECIPES["tour"], peak_rate=4e-3),
+        10, 1700, 600, OURS,
     ),
 }  # fmt: skip
 
@@ -188,6 +191,7 @@ class Data:
     floor: float  # bits per byte
 
 
+@cache
 def load() -> Data:
     world, length = World.load(), RECIPES["tour"].length
     stories = list(world.stories("train", STORIES))
@@ -209,13 +213,14 @@ def recipe_of(arm: Arm, seed: int) -> Recipe:
     return replace(arm.recipe, steps=arm.steps, seed=seed)
 
 
-def train_arm(size_name: str, name: str, seed: int, data: Data) -> None:
+def train_arm(size_name: str, name: str, seed: int) -> None:
     """Train one arm with one seed and keep its curve, unless that is done already."""
     size = SIZES[size_name]
     arm = arms_of(size)[name]
     path = FOLDER / f"{size_name}-{name.replace(' ', '-')}-seed-{seed}.json"
     if path.exists():
         return
+    data = load()
     recipe = recipe_of(arm, seed)
     batches = Batches(data.tokens, recipe.rows, recipe.length, seed)
     with mock.patch(*(arm.replaced or ("torch.pi", torch.pi))):
@@ -244,28 +249,35 @@ def train_arm(size_name: str, name: str, seed: int, data: Data) -> None:
     write_atomically(path, json.dumps(record) + "\n")
 
 
-def last(size_name: str, name: str, seed: int) -> float:
-    return curve_of(size_name, name, seed)[-1][2]
-
-
 def curve_of(size_name: str, name: str, seed: int) -> list[list[float]]:
     path = FOLDER / f"{size_name}-{name.replace(' ', '-')}-seed-{seed}.json"
     return json.loads(path.read_text(encoding="utf-8"))["curve"]
 
 
-def train_all(size_name: str, ingredients: bool) -> None:
-    data, size = load(), SIZES[size_name]
-    names = [f"plain {rate:g}" for rate in size.rates]
-    train_arm(size_name, "ours", 0, data)
-    for name in names:
-        train_arm(size_name, name, 0, data)
-    best = min(names, key=lambda name: last(size_name, name, 0))
-    for seed in SEEDS[1:]:
-        train_arm(size_name, "ours", seed, data)
-        train_arm(size_name, best, seed, data)
-    if ingredients:
-        for name in arms_of(size):
-            train_arm(size_name, name, 0, data)
+def best_plain(size_name: str) -> str:
+    """The plain arm whose rate is best at its end with seed 0."""
+    names = [f"plain {rate:g}" for rate in SIZES[size_name].rates]
+    return min(names, key=lambda name: curve_of(size_name, name, 0)[-1][2])
+
+
+def train_all(size_names: list[str]) -> None:
+    """All curves of some sizes, as many at once as there are cores, one thread each."""
+    first = [
+        (size_name, name, 0)
+        for size_name in size_names
+        for name in arms_of(SIZES[size_name])
+        if size_name == "1M" or name.startswith(("plain 0", "ours"))
+    ]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool.starmap(train_arm, first, chunksize=1)
+        rest = [
+            (size_name, name, seed)
+            for size_name in size_names
+            for name in ("ours", best_plain(size_name))
+            for seed in SEEDS[1:]
+        ]
+        pool.starmap(train_arm, rest, chunksize=1)
 
 
 def clock(rounds: int, steps: int = 6) -> None:
@@ -338,8 +350,7 @@ def main() -> None:
     if given.part == "clock":
         clock(given.rounds)
     elif given.part == "train":
-        for name in given.sizes:
-            train_all(name, ingredients=name == "1M")
+        train_all(given.sizes)
     else:
         report()
 
