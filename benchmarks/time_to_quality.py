@@ -315,29 +315,20 @@ def clock(rounds: int, steps: int = 6) -> None:
 
 
 def report() -> None:
-    milliseconds = json.loads((FOLDER / "clock.json").read_text("utf-8"))[
-        "milliseconds"
-    ]
-    for size_name, size in SIZES.items():
-        names = [f"plain {rate:g}" for rate in size.rates]
-        done = [
-            n
-            for n in names
-            if list(FOLDER.glob(f"{size_name}-{n.replace(' ', '-')}-seed-0*"))
-        ]
-        if not done:
-            continue
-        best = min(done, key=lambda name: last(size_name, name, 0))
-        each = milliseconds[size_name]
-        budget = size.plain_steps * each["plain 0.001"]["median"] / 1e3
-        print(f"{size_name}: {best}, {size.plain_steps} steps in {budget:.0f} s")
+    clocks = json.loads((FOLDER / "clock.json").read_text(encoding="utf-8"))
+    for size_name in SIZES:
+        each = clocks["milliseconds"][size_name]
+        best = best_plain(size_name)
+        print(f"{size_name}: {best}, {each['plain 0.001']['median']} ms a step")
         for seed in SEEDS:
-            goal = last(size_name, best, seed)
+            end, _, goal = curve_of(size_name, best, seed)[-1]
+            budget = end * each["plain 0.001"]["median"] / 1e3
             ours = curve_of(size_name, "ours", seed)
             step = next((step for step, _, bits in ours if bits <= goal), None)
             took = (step or 0) * each["ours"]["median"] / 1e3
-            says = f"{took:.0f} s, {took / budget:.0%}" if step else "never"
-            print(f"  seed {seed}: {goal:.4f} bits per byte; ours there after {says}")
+            says = f"{took:.0f} of {budget:.0f} s, {took / budget:.0%}"
+            found = f"after {step} steps, {says}" if step else "never"
+            print(f"  seed {seed}: {goal:.4f} bits per byte; ours {found}")
 
 
 def main() -> None:

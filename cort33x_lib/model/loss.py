@@ -47,7 +47,7 @@ class ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         saved = context.saved_tensors
-        return *(None if x is None else x * given for x in saved), None
+        return *(None if x is None else x.mul_(given) for x in saved), None
 
 
 def chunked_loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Transformer(nn.Module):
 
         (B, T), (B, T) -> (). A target of -100 is not counted.
         """
-        x, _ = self.read(inputs)  # (B, T, C)
+        x = self.read(inputs)[0]  # (B, T, C)
         return chunked_loss(x.flatten(0, 1), self.embedding.weight, targets.flatten())
 
 
