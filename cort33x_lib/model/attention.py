@@ -5,7 +5,6 @@ of heads, no biases.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -14,11 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cort33x_lib.model.config import ModelConfig
-from cort33x_lib.model.kept import made_again
 from cort33x_lib.model.norm import normalise
 from cort33x_lib.model.positions import rotary_angles, rotate
-
-Made = tuple[Tensor, Tensor, Tensor]  # queries, keys, values
 
 
 def readable(read: Tensor, queries: int, slots: int, window: int = 0) -> Tensor:
@@ -120,29 +116,20 @@ class Attention(nn.Module):
         self.query_gain = nn.Parameter(torch.ones(config.head_channels))
         self.key_gain = nn.Parameter(torch.ones(config.head_channels))
 
-    def project(self, x: Tensor, position: Tensor) -> Made:
+    def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, the first two normalised and rotated.
 
         (B, T, C), (B,) or (1,) -> (B, H, T, D) and two of (B, G, T, D). Normalised as
         in Dehghani et al. (2023).
         """
-        return self.project_leanly(x, position)[0]
-
-    def project_leanly(
-        self, x: Tensor, position: Tensor
-    ) -> tuple[Made, AbstractContextManager]:
-        """What `project` gives, and a context whose operations do not keep it."""
         heads = self.project_in(x).unflatten(2, (-1, self.head_channels))
         queries, keys, values = heads.transpose(1, 2).split(
             [self.heads, self.key_value_heads, self.key_value_heads], dim=1
         )
         angles = rotary_angles(position, x.size(1), self.head_channels)
-        ways = [
-            lambda: rotate(normalise(queries, self.query_gain), angles),
-            lambda: rotate(normalise(keys, self.key_gain), angles),
-        ]
-        turned = [make() for make in ways]
-        return (*turned, values), made_again(*zip(turned, ways, strict=True))
+        queries = normalise(queries, self.query_gain)
+        keys = normalise(keys, self.key_gain)
+        return rotate(queries, angles), rotate(keys, angles), values
 
     def join_heads(self, read: Tensor) -> Tensor:
         """Put the heads side by side and project them back.
@@ -163,13 +150,11 @@ class FullAttention(Attention):
     ) -> tuple[Tensor, KeyValueState]:
         """(B, T, C) -> (B, T, C) and the state after the last token."""
         position = state.position if state else torch.zeros(len(x), dtype=torch.int64)
-        made, lean = self.project_leanly(x, position)
-        queries, keys, values = made
+        queries, keys, values = self.project(x, position)
         position, mask = position + x.size(1), None
         if state:
             keys = torch.cat([state.keys, keys], dim=2)  # (B, G, S, D)
             values = torch.cat([state.values, values], dim=2)  # (B, G, S, D)
             mask = readable(position, x.size(1), keys.size(2)).to(x.device)
-        with lean:
-            read = attend(queries, keys, values, mask)
+        read = attend(queries, keys, values, mask)
         return self.join_heads(read), KeyValueState(keys, values, position)

@@ -5,16 +5,18 @@ operations it is made of, and tensors that are made again instead of kept. Left 
 biases, dropout, second derivatives.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from cort33x_lib.model.config import ModelConfig
-from cort33x_lib.model.kept import keeps_little, made_again
 from cort33x_lib.model.mixers import make_mixer
-from cort33x_lib.model.norm import Norm
+from cort33x_lib.model.norm import Norm, keeps_little
 
 
 class WeightedSum(torch.autograd.Function):
@@ -44,6 +46,30 @@ def mix(x: Tensor, first: Tensor, shares: Tensor) -> Tensor:
     if keeps_little(x):
         return WeightedSum.apply(x, first, shares)
     return shares[0] * x + shares[1] * first
+
+
+def made_again(made: Tensor, make: Callable[[], Tensor]) -> AbstractContextManager:
+    """A context in which nothing is kept of a tensor, because `make` makes it again.
+
+    What operations in the context put aside of it for their backward passes is only
+    where it lay: Chen et al. (2016), for what costs little work and much memory.
+    """
+    if not made.requires_grad or not keeps_little(made):
+        return nullcontext()
+    place = made.untyped_storage().data_ptr()
+
+    def pack(kept: Tensor) -> Tensor | tuple:
+        if kept.untyped_storage().data_ptr() != place:
+            return kept
+        return kept.shape, kept.stride(), kept.storage_offset()
+
+    def unpack(kept: Tensor | tuple) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.enable_grad():  # the way that it was made
+            return make().detach().as_strided(*kept)
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 class SquaredReLU(torch.autograd.Function):
@@ -115,11 +141,11 @@ class Block(nn.Module):
             return before if shares is None else mix(before, first, shares)
 
         x = mixture()
-        with made_again((x, mixture)):
+        with made_again(x, mixture):
             normed = self.mixer_norm(x)
-        with made_again((normed, lambda: self.mixer_norm(mixture()))):
+        with made_again(normed, lambda: self.mixer_norm(mixture())):
             mixed, state = self.mixer(normed, state)
         x = x + mixed
         normed = self.feed_forward_norm(x)
-        with made_again((normed, lambda: self.feed_forward_norm(x))):
+        with made_again(normed, lambda: self.feed_forward_norm(x)):
             return x + self.feed_forward(normed), state

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cort33x_lib.model.kept import keeps_little
-
 
 class ScaleToOne(torch.autograd.Function):
     """Each token divided by its root mean square, then times a gain for each channel.
@@ -36,6 +34,11 @@ class ScaleToOne(torch.autograd.Function):
         along = product.mul_(gain).mean(-1, keepdim=True)  # (..., 1)
         slope = torch.mul(given, gain, out=product)
         return slope.addcmul_(unit, along, value=-1).mul_(scale), gain_gradient
+
+
+def keeps_little(x: Tensor) -> bool:
+    """Whether to take backward passes of our own: there will be one, in one dtype."""
+    return torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
 
 
 def normalise(x: Tensor, gain: Tensor) -> Tensor:

@@ -13,16 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cort33x_lib.model.attention import (
-    Attention,
-    KeyValueState,
-    Made,
-    attend,
-    readable,
-)
+from cort33x_lib.model.attention import Attention, KeyValueState, attend, readable
 from cort33x_lib.model.config import ModelConfig
 
 BLOCK = 64  # queries that are answered together
+Made = tuple[Tensor, Tensor, Tensor]  # queries, keys, values; or a result and a ring
 
 
 def reach(tokens: int, slots: int, window: int) -> Iterator[tuple[slice, slice]]:
@@ -229,9 +224,7 @@ class WindowAttention(Attention):
         position = state.position if state else torch.zeros(len(x), dtype=torch.int64)
         one_more = state is not None and x.size(1) == 1
         read = self.read_one if one_more else self.read_many
-        made, lean = self.project_leanly(x, position)
-        with lean:
-            result, *ring = read(made, position, state)
+        result, *ring = read(self.project(x, position), position, state)
         return self.join_heads(result), KeyValueState(*ring, position + x.size(1))
 
     def read_one(self, made: Made, position: Tensor, state: KeyValueState) -> Made:
