@@ -25,8 +25,8 @@ Time. What a step computes does not depend on who else uses the machine, what it
 does. So the curves are recorded against steps, and the clock apart from them: on a
 quiet machine, in turns, every contender takes steps, and the median is its time a step.
 A schedule's length is fixed before its run: the plain model's so that it fills the
-budget by the clock, ours so that it takes less than 60% of that. Seconds are steps times
-the median. Examinations are not counted.
+budget by the clock, ours so that it takes less than 60% of that. Seconds are steps
+times the median. Examinations are not counted.
 
 Measure. The first examination of ours that is at least as good as the last of the
 plain model with the same seed; the share is its time over the budget. All curves are
