@@ -94,7 +94,7 @@ PLANTED = [  # kind, key, value, and for folders the value it had before
     ("recipe", "recipe.accumulation", 1, None),
     (
         "code",
-        "training/step.py: accumulate",
+        "training/step.py: add_gradients",
         ("share.back", "model.zero_grad() or share.back"),
         None,
     ),
