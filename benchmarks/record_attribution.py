@@ -18,6 +18,9 @@ The plan, written before the first recorded run:
   and no other); bisect's largest effect is the planted one, and decided (its interval
   leaves out 0); no harmless change is decided. "undecided" counts as not right.
 
+One function was planned under an old name, `accumulate` for `add_gradients`; its pair
+was scored again from the diff that had been kept, and not run again.
+
 All outcomes are in data/runs/attribution.json, right or not. About ten minutes of one
 quiet core.
 """

@@ -137,6 +137,15 @@ def test_loss_in_chunks_is_the_whole_loss_with_its_gradients(rows, monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(3 * ours, (x, weight)), wanted)
 
 
+def test_a_second_backward_pass_through_the_loss_is_refused():
+    """Gradients are scaled where they lie, so a second pass would scale them twice."""
+    x, weight = torch.randn(6, 4, requires_grad=True), torch.randn(9, 4)
+    found = 3 * loss.chunked_loss(x, weight, torch.randint(0, 9, (6,)))
+    found.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward()
+
+
 def test_targets_marked_as_not_counted_do_not_count():
     model = random_model(TINY)
     ids = torch.randint(0, TINY.vocabulary, (1, 9))

@@ -158,6 +158,23 @@ def test_muon_equals_its_reference(shape, decay):
     torch.testing.assert_close(weight.detach(), expected, atol=1e-9, rtol=0)
 
 
+def test_matrices_that_are_stacked_get_the_updates_of_single_ones(monkeypatch):
+    """Shapes mixed, one matrix without a gradient, stacks of at most two."""
+    monkeypatch.setattr("cort33x_lib.training.optimizer.STACK", 2 * 4 * 6)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 6), (6, 4), (4, 6), (4, 6), (5, 5)]
+    starts = [torch.randn(s, generator=generator).double() for s in shapes]
+    gradients = [torch.randn(s, generator=generator).double() for s in shapes]
+    weights = [start.clone().requires_grad_() for start in starts]
+    for one, gradient in zip(weights[:-1], gradients, strict=False):
+        one.grad = gradient
+    Muon([{"params": weights}], lr=0.02, weight_decay=0.1).step()
+    assert torch.equal(weights[-1], starts[-1])
+    for one, start, gradient in list(zip(weights, starts, gradients, strict=True))[:-1]:
+        expected = muon_reference(start, [gradient], 0.02, 0.1)
+        torch.testing.assert_close(one.detach(), expected, atol=1e-9, rtol=0)
+
+
 def test_muon_has_a_rate_of_its_own_that_follows_the_schedule():
     model = Transformer(TINY)
     recipe = replace(RECIPE, optimizer="muon", matrix_rate=0.05)
