@@ -17,7 +17,13 @@ from cort33x_lib.lab.generation import (
 )
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.decoding import ROWS, CompiledStep, compilable
-from cort33x_lib.model.int8 import Int8Transformer, dequantise, matrix_names, quantise
+from cort33x_lib.model.int8 import (
+    Int8Transformer,
+    compiled,
+    dequantise,
+    matrix_names,
+    quantise,
+)
 from cort33x_lib.model.transformer import Transformer
 from run import ROOT
 
@@ -191,3 +197,16 @@ def test_without_numba_the_text_is_the_same_and_threads_may_write_at_once(pool):
         for kind in ("with", "without")
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int8])
+@pytest.mark.parametrize("count", [*range(1, 10), 33])
+def test_any_number_of_matrix_rows_is_multiplied(count, kind):
+    generator = torch.Generator().manual_seed(count)
+    numbers = torch.randint(-127, 128, (count, 21), generator=generator).to(kind)
+    scales = torch.rand(count, generator=generator)
+    x, product = torch.randn(3, 21, generator=generator), torch.full((3, count), 1e9)
+    arrays = [each.numpy() for each in (x, numbers, scales, product)]
+    compiled().multiply_rows(*arrays)
+    wanted = x.double() @ (numbers.double() * scales.double().unsqueeze(1)).T
+    torch.testing.assert_close(product.double(), wanted, rtol=1e-5, atol=1e-3)

@@ -75,6 +75,16 @@ class Sampling:
             kept = kept.masked_fill(kept < least, 0)
         return kept / kept.sum(-1, keepdim=True)
 
+    def draw(
+        self, logits: Tensor, seen: Tensor, lots: Sequence[torch.Generator]
+    ) -> Tensor:
+        """The next token of each row, from its generator: (B, V) twice -> (B, 1)."""
+        shares = self.probabilities(logits, seen)
+        if self.temperature == 0:
+            return shares.argmax(-1, keepdim=True)
+        pairs = zip(shares, lots, strict=True)
+        return torch.stack([torch.multinomial(p, 1, generator=lot) for p, lot in pairs])
+
 
 def next_logits(
     model: Transformer, ids: Tensor, states: list[Any] | None
@@ -146,11 +156,7 @@ def generate_batch(
     lots = [torch.Generator().manual_seed(seed + row) for row in range(len(prompts))]
     running = [True] * len(prompts)
     for left in reversed(range(count)):
-        shares = sampling.probabilities(logits.cpu(), seen)  # (B, V)
-        pairs = zip(shares, lots, strict=True)
-        drawn = torch.stack(
-            [torch.multinomial(p, 1, generator=lot) for p, lot in pairs]
-        )
+        drawn = sampling.draw(logits.cpu(), seen, lots)
         ids = drawn.flatten().tolist()
         running = [r and id not in ends for r, id in zip(running, ids, strict=True)]
         if not any(running):
