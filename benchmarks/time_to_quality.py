@@ -243,7 +243,8 @@ def train_arm(size_name: str, name: str, seed: int) -> None:
         for step in tqdm(range(1, arm.steps + 1), path.stem, mininterval=10):
             rate = learning_rate(recipe, step)
             loss, _ = take_step(
-                model, optimizer, [batches[step - 1]], rate, recipe.clip
+                model, optimizer, [batches[step - 1]], rate, recipe.clip,
+                recipe.precision,
             )
             if step % every == 0 or step == arm.steps:
                 score = evaluate(model, data.held_out).bits_per_byte

@@ -128,6 +128,42 @@ def test_orthogonalise_brings_singular_values_near_one(shape):
     torch.testing.assert_close(orthogonalise(matrix.mT), found.mT)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 64), (3, 192, 64), (64, 192)])
+@pytest.mark.parametrize("fall", [0, 1, 2])
+def test_small_singular_values_stay_small_in_less_precision(shape, fall, dtype):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    left, _, right = torch.linalg.svd(noise, full_matrices=False)
+    values = torch.arange(1, 65, dtype=torch.float64) ** -fall
+    matrix = left * values @ right
+    found = orthogonalise(matrix.to(dtype))
+    assert found.dtype == dtype
+    assert torch.linalg.svdvals(found.double()).max() < 1.3
+    wanted = orthogonalise(matrix)
+    error = torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)
+    assert error < (1e-2 if dtype == torch.float32 else 0.4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_works_in_the_precision_of_the_recipe_and_remembers_in_float32(precision):
+    model = Transformer(TINY)
+    recipe = replace(RECIPE, optimizer="muon", precision=precision, decay=0.0)
+    muon = make_optimizer(model, recipe).parts[0]
+    one = muon.param_groups[0]["params"][0]
+    before = one.detach().clone()
+    one.grad = torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+    muon.step()
+    update = (before - one.detach()).double()
+    update /= torch.linalg.vector_norm(update)
+    wanted = orthogonalise(one.grad.double())
+    wanted /= torch.linalg.vector_norm(wanted)
+    error = torch.linalg.vector_norm(update - wanted)
+    low, high = (1e-3, 0.1) if precision == "bfloat16" else (0, 1e-4)
+    assert low < error < high
+    assert muon.state[one]["momentum"].dtype == torch.float32
+
+
 def muon_reference(weight, gradients, rate, decay, momentum=0.95):
     """The same updates by a singular value decomposition and the scalar polynomial."""
     mean = torch.zeros_like(weight)

@@ -64,12 +64,18 @@ def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
     """About the nearest matrix whose singular values are all one.
 
     (..., M, N) -> (..., M, N). Newton-Schulz iteration: Jordan et al. (2024), Muon. All
-    rounds happen in the smaller square, so the long side is met only twice.
+    rounds happen in the smaller square, so the long side is met only twice. Not so in
+    bfloat16: what its square rounds away comes back as huge singular values.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.size(-2) > matrix.size(-1)
     x = matrix.mT if tall else matrix
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if x.dtype == torch.bfloat16:
+        for _ in range(rounds):
+            square = x @ x.mT
+            x = a * x + (b * square + c * square @ square) @ x
+        return x.mT if tall else x
     square, product = x @ x.mT, None
     for _ in range(rounds):
         factor = b * square + c * square @ square
@@ -95,7 +101,8 @@ class Muon(Optimizer):
     """Momentum whose matrix is made orthogonal before it is taken as the update.
 
     Jordan et al. (2024). The update of a matrix (M, N) is scaled by
-    max(1, M / N) ** 0.5. Decay is that of AdamW.
+    max(1, M / N) ** 0.5. Decay is that of AdamW. Matrices are made orthogonal in
+    `dtype`, or in that of the weights; momentum has the latter.
     """
 
     def __init__(
@@ -104,7 +111,9 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        dtype: torch.dtype | None = None,
     ):
+        self.dtype = dtype
         super().__init__(
             groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
         )
@@ -117,7 +126,8 @@ class Muon(Optimizer):
             for weights in stacks(given):
                 ahead = torch.stack([self.look_ahead(one, keep) for one in weights])
                 size = max(1.0, ahead.size(-2) / ahead.size(-1)) ** 0.5
-                for one, update in zip(weights, orthogonalise(ahead), strict=True):
+                updates = orthogonalise(ahead.to(self.dtype or ahead.dtype))
+                for one, update in zip(weights, updates, strict=True):
                     one.mul_(1 - rate * group["weight_decay"])
                     one.add_(update, alpha=-rate * size)
 
@@ -176,7 +186,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer | Together:
     if recipe.optimizer == "adamw":
         return adamw([decaying | {"rate_scale": 1.0}, level], recipe)
     scale = recipe.matrix_rate / recipe.peak_rate
-    muon = Muon([decaying | {"rate_scale": scale}], lr=recipe.matrix_rate)
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else None
+    muon = Muon([decaying | {"rate_scale": scale}], recipe.matrix_rate, dtype=dtype)
     return Together([muon, adamw([level], recipe)])
 
 
