@@ -161,6 +161,8 @@ def kills(trials: int) -> dict:
     ended(fork(lambda: go(Run(run.folder), recipe)))
     if outcome(run) != expected:
         failures.append("the last run ended otherwise")
+    if trials >= 100 and inside < trials / 20:
+        failures.append(f"only {inside} of {trials} kills fell within a save")
     return {
         "trials": done,
         "failures": failures,

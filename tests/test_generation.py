@@ -203,8 +203,7 @@ def test_streamed_text_has_no_broken_characters():
             block.widen.weight[place] = torch.eye(32)[place]
             block.narrow.weight[(place + 1) % 3, place] = 9
     parts = list(stream(model, BYTES, "☃", 31, temperature=0))
-    assert "".join(parts[:-1]) == "☃" * 10
-    assert parts == ["☃"] * 10 + ["\ufffd"]  # the 31st byte stays without its others
+    assert parts == ["☃"] * 10  # the 31st byte, without its others, is left out
 
 
 def test_a_stream_is_the_text_of_what_was_generated():
@@ -212,7 +211,8 @@ def test_a_stream_is_the_text_of_what_was_generated():
     end = BYTES.specials["<|end|>"]
     ids = generate(model, [end, *b"abc"], 50, stop=end, seed=2, top_k=20)
     expected = BYTES.decode(ids)
-    assert "".join(stream(model, BYTES, "abc", 50, seed=2, top_k=20)) == expected
+    text = "".join(stream(model, BYTES, "abc", 50, seed=2, top_k=20))
+    assert expected.startswith(text) and set(expected[len(text) :]) <= {"\ufffd"}
 
 
 def tokens_of(*texts):

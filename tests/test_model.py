@@ -20,6 +20,7 @@ from cort33x_lib.model.cost import (
 from cort33x_lib.model.mixers import make_mixer
 from cort33x_lib.model.positions import rotary_angles, rotate
 from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.model.window import reach
 
 TINY = CONFIGS["tiny"]  # window 8
 
@@ -107,6 +108,23 @@ def test_flops_equal_what_torch_counts():
     masked = 2 * 2 * 32 * 32 * TINY.heads * TINY.head_channels * 2
     expected = 32 * (ours["projections"] + ours["feed-forward"] + ours["head"]) + masked
     assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize("letter", "WS")
+def test_flops_of_windows_are_those_that_torch_counts_less_what_blocks_hide(letter):
+    model, tokens = Transformer(replace(TINY, pattern=letter * 2)), 200
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, tokens, dtype=torch.long))
+    ours = forward_flops(model.config, tokens)
+    others = tokens * (ours["projections"] + ours["feed-forward"] + ours["head"])
+    pairs = sum(
+        (rows.stop - rows.start) * (slots.stop - slots.start)
+        for rows, slots in reach(tokens, tokens, TINY.window)
+    )
+    each = 2 * 4 * TINY.heads * TINY.head_channels  # two layers, a pair
+    assert counter.get_total_flops() == others + each * pairs
+    read = sum(min(t + 1, TINY.window) for t in range(tokens))
+    assert tokens * ours["attention"] == pytest.approx(each * read)
 
 
 @pytest.mark.parametrize(("tokens", "window"), [(20, 20), (5, 8), (20, 8), (1, 1)])

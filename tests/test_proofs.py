@@ -13,7 +13,6 @@ import torch
 from torch.func import functional_call
 
 from cort33x_lib.model.config import ModelConfig
-from cort33x_lib.model.layers import Block
 from cort33x_lib.model.mixers import MIXERS, make_mixer
 from cort33x_lib.model.reference import naive_latent, naive_mixer
 from cort33x_lib.model.transformer import Transformer
@@ -138,29 +137,18 @@ def test_parts_of_any_length_are_reading_at_once(letter):
 
 @torch.inference_mode()
 def test_every_pattern_up_to_four_letters_reads_in_parts(capsys):
-    """Patterns that begin alike share their first layers, so that each costs one layer.
-
-    The parts end before a window's edge, behind it, and behind a chunk's edge.
-    """
+    """Whole models; parts end before and behind edges of windows and of chunks."""
     edges = (WINDOW - 1, WINDOW, CHUNK + 1)
-    blocks = {
-        (letter, depth): shaken(Block(letter, SMALL), seed=depth).double()
-        for letter, depth in product(MIXERS, range(4))
-    }
+    lots = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, SMALL.vocabulary, (1, CHUNK + 3), generator=lots)
     checked = []
-
-    def extend(pattern, whole, in_parts):
-        for letter in MIXERS if len(pattern) < 4 else ():
-            block, longer = blocks[letter, len(pattern)], pattern + letter
-            whole_after = block(whole)[0]
-            parts_after = read_in_parts(block, in_parts, edges)[0]
-            off = (whole_after - parts_after).abs().max().item()
-            assert off < 1e-10 * whole_after.abs().max().item(), (longer, off)
-            checked.append(off)
-            extend(longer, whole_after, parts_after)
-
-    x = channels(1, CHUNK + 3, 12)
-    extend("", x, x)
+    for letters in (each for n in range(1, 5) for each in product(MIXERS, repeat=n)):
+        pattern = "".join(letters)
+        model = shaken(Transformer(replace(SMALL, pattern=pattern))).double()
+        whole = model(ids)[0]
+        parts = read_in_parts(model, ids, edges)[0]
+        checked.append((whole - parts).abs().max().item())
+        assert checked[-1] < 1e-10 * whole.abs().max().item(), pattern
     assert len(checked) == sum(len(MIXERS) ** length for length in (1, 2, 3, 4))
     with capsys.disabled():
         print(f"\n{len(checked)} patterns in parts: at most {max(checked):.1e} off")

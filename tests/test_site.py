@@ -130,3 +130,24 @@ def test_a_control_that_needs_a_kernel_says_so(open_page):
         page, _ = open_page(name)
         for place in page.locator(".static-widget.needs-kernel").all():
             assert re.search("open the chapter in JupyterLab", place.inner_text())
+
+
+LIVE = ("01", "04", "05", "08", "13", "14", "16", "17", "20")
+
+
+@pytest.mark.parametrize("number", LIVE)
+def test_a_slider_moves_its_widget_without_a_kernel(open_page, number):
+    (name,) = (name for name in CHAPTERS if name.startswith(number))
+    page, faults = open_page(name)
+    widget = page.locator(".static-widget:not(.needs-kernel)").first
+    slider = widget.locator("input[type=range]:enabled").first
+    slider.wait_for()
+    before = widget.inner_text(), slider.input_value()
+    for key in ("ArrowRight", "ArrowLeft", "End", "Home"):
+        slider.press(key)
+        page.wait_for_timeout(100)
+        if slider.input_value() != before[1] and widget.inner_text() != before[0]:
+            break
+    else:
+        raise AssertionError(f"nothing in the widget of {name} follows its slider")
+    assert faults == []

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cort33x_lib.model import window
@@ -102,8 +103,9 @@ def test_a_sink_of_minus_infinity_takes_nothing():
 
 @pytest.mark.parametrize("tokens", [256, 512])
 def test_work_falls_with_the_window_and_is_what_the_blocks_say(tokens):
-    def flops(way, span):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+    def flops(way, span, slopes=False):
+        counter = FlopCounterMode(display=False)
+        with counter, torch.set_grad_enabled(slopes):
             way(*inputs_of(tokens, rows=1), span)
         return counter.get_total_flops()
 
@@ -114,6 +116,37 @@ def test_work_falls_with_the_window_and_is_what_the_blocks_say(tokens):
         )
         assert flops(blocked_attention, span) == 2 * 2 * 4 * 6 * pairs
         assert tokens * span / 2 < pairs <= tokens * (span + window.BLOCK)
+
+        def both_passes(*inputs):
+            blocked_attention(*inputs).sum().backward()
+
+        assert flops(both_passes, span, slopes=True) == 2 * 7 * 4 * 6 * pairs
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the numbers of the largest tensor that any operation gives."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.largest = max(self.largest, each.untyped_storage().nbytes() // 8)
+        return result
+
+
+@pytest.mark.parametrize("span", [16, 64, 200])
+def test_no_tensor_of_either_pass_is_wider_than_a_block_and_its_window(span):
+    found = {}
+    for tokens in (512, 1024):
+        inputs = [x.detach().requires_grad_() for x in inputs_of(tokens, rows=1)]
+        with LargestTensor() as mode:
+            blocked_attention(*inputs, span).sum().backward()
+        scores = 4 * window.BLOCK * (span + window.BLOCK)
+        found[tokens] = mode.largest
+        assert mode.largest <= max(scores, *(x.numel() for x in inputs))
+    assert found[1024] <= 2 * found[512]  # where a square would take four times
 
 
 @pytest.mark.parametrize("letter", "WS")

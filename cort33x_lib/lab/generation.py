@@ -199,4 +199,5 @@ def stream(
     """
     end = tokenizer.specials[END]
     ids = [end, *tokenizer.encode(prompt)]
-    yield from tokenizer.decode_stream(generate(model, ids, count, stop=end, **options))
+    made = generate(model, ids, count, stop=end, **options)
+    yield from tokenizer.decode_stream(made, cut=True)

@@ -124,8 +124,8 @@ class Training:
         }
 
     def steps(self) -> Iterator[dict]:
-        """The loop of `train`, examinations included."""
-        model = self.model.to(self.world.device) if self.world.size > 1 else self.model
+        """The loop of `train`, on the device of the world, examinations included."""
+        model = self.model.to(self.world.device)
         return train(
             model, self.batches, self.plan.recipe, self.run, self.examine, self.world
         )

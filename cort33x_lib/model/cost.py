@@ -49,7 +49,11 @@ def full_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
 
 
 def window_flops(config: ModelConfig, tokens: int) -> tuple[float, float]:
-    """FLOPs per token of one layer `W`: its matrices, its reading."""
+    """FLOPs per token of one layer `W`: its matrices, its reading.
+
+    What the window asks for. Blocks compute some of what it hides as well, as a dense
+    mask computes all of it.
+    """
     return attention_flops(config, tokens_read(tokens, config.window))
 
 

@@ -193,13 +193,16 @@ class Tokenizer:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of `ids` as they come, never half a character; joined: `decode`."""
+    def decode_stream(self, ids: Iterable[int], cut: bool = False) -> Iterator[str]:
+        """The text of `ids` as they come, never half a character; joined: `decode`.
+
+        Of ids that were `cut` off, a character that lacks its end is left out.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for id in ids:
             if text := decoder.decode(self.token_bytes(id)):
                 yield text
-        if text := decoder.decode(b"", final=True):
+        if text := decoder.decode(b"", final=not cut):
             yield text
 
     def save(self, path: str | os.PathLike[str]) -> None:

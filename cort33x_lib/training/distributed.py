@@ -14,6 +14,7 @@ with the backward pass, and models that fit no single device.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 import torch.distributed as group
@@ -28,7 +29,12 @@ from cort33x_lib.training.recipe import Recipe
 class Alone:
     """The world of one process, in which whatever is shared stays as it is."""
 
-    rank, size, device, job = 0, 1, torch.device("cpu"), ""
+    rank, size, job = 0, 1, ""
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models are trained: a graphics card if there is one, else the CPU."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def main(self) -> bool:
@@ -187,7 +193,7 @@ def meeting() -> group.Store:
 def process_group() -> Iterator[Alone]:
     """The world that torchrun started this process in; without torchrun, `ALONE`.
 
-    On graphics cards, one each, messages go by NCCL, else by Gloo. Raises ValueError
+    Where each has a graphics card, messages go by NCCL, else by Gloo. Raises ValueError
     for a torchrun whose restarts could not find their run again.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -197,7 +203,7 @@ def process_group() -> Iterator[Alone]:
     if job == "none":
         raise ValueError("torchrun has no job: say --standalone, or --rdzv-id NAME")
     device = torch.device("cpu")
-    if torch.cuda.is_available():
+    if torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"]):
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
