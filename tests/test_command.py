@@ -34,7 +34,7 @@ from cort33x_lib.view.widgets import TrainingDashboard
 
 PROGRAM = [sys.executable, "-m", "cort33x_lib"]
 COMMANDS = [
-    "train", "resume", "generate", "evaluate", "runs", "runs list", "runs show",
+    "train", "resume", "fit", "generate", "evaluate", "runs", "runs list", "runs show",
     "runs diff", "runs bisect", "corpus", "corpus build", "tokenizer",
     "tokenizer train", "tokenizer encode",
 ]  # fmt: skip
@@ -173,6 +173,19 @@ def test_a_run_is_chosen_by_name(capsys, runs):
         capsys, "runs", "show", PROJECT / "data" / "runs" / "tour-seed-0"
     )
     assert "WFWF" in recorded
+
+
+def test_fit_says_the_words_for_the_fastest_micro_batch():
+    words = ["--set", "recipe.rows=1", "--set", "recipe.accumulation=2"]
+    printed, _ = call("fit", "tiny", *words)
+    *_, one, two, advice = printed.splitlines()
+    speeds = {}
+    for rows, line in ((1, one), (2, two)):
+        said_rows, peak, speed = (int(part.replace(",", "")) for part in line.split())
+        assert said_rows == rows and peak > 50
+        speeds[rows] = speed
+    best = max(speeds, key=speeds.get)
+    assert advice == f"--set recipe.rows={best} --set recipe.accumulation={2 // best}"
 
 
 def test_two_runs_are_compared(capsys, runs, tmp_path):

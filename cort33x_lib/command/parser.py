@@ -86,8 +86,23 @@ def add_run(command: Parser) -> None:
     add_runs_folder(command)
 
 
+def add_plan(command: Parser) -> None:
+    """The words that choose a plan and change it."""
+    command.add_argument(
+        "plan", nargs="?", metavar="PLAN", help="tiny, tour, small, ..."
+    )
+    command.add_argument("--config", type=path, metavar="FILE", help="a plan, as TOML")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.KEY=VALUE",
+        help="change one number of the plan; may be said several times",
+    )
+
+
 def add_training(commands) -> None:
-    """train and resume."""
+    """train, resume and fit."""
     train = add(
         commands,
         "train",
@@ -95,20 +110,21 @@ def add_training(commands) -> None:
         "Train a model by a plan.",
         SETTINGS,
     )
-    train.add_argument("plan", nargs="?", metavar="PLAN", help="tiny, tour, small, ...")
-    train.add_argument("--config", type=path, metavar="FILE", help="a plan, as TOML")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.KEY=VALUE",
-        help="change one number of the plan; may be said several times",
-    )
+    add_plan(train)
     train.add_argument(
         "--name", default="", help="what to call the run (default: the plan's name)"
     )
     add_runs_folder(train)
     add_run(add(commands, "resume", "training.resume", "Go on with a run."))
+    fit = add(
+        commands,
+        "fit",
+        "training.fit",
+        "Try which micro-batch is the fastest here.",
+        "Tokens a step stay the same. It ends with the words to add to `train`.",
+    )
+    add_plan(fit)
+    fit.add_argument("--compile", action="store_true", help="try the compiler too")
 
 
 def add_models(commands) -> None:

@@ -1,4 +1,7 @@
-"""`train` and `resume`: the loop with a bar, which Ctrl-C stops and nothing loses."""
+"""`train` and `resume`: the loop with a bar, which Ctrl-C stops and nothing loses.
+
+`fit`: which micro-batch is the fastest here, and whether the compiler pays.
+"""
 
 import argparse
 import shlex
@@ -8,14 +11,20 @@ from tqdm import tqdm
 
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab.launch import Training, launch, reopen
-from cort33x_lib.lab.plan import read_plan
-from cort33x_lib.training.distributed import process_group
+from cort33x_lib.lab.plan import Plan, read_plan
+from cort33x_lib.training.batch_finder import Trial, find_batch, find_compiled
+from cort33x_lib.training.distributed import ALONE, process_group
+
+
+def asked_plan(asked: argparse.Namespace) -> Plan:
+    """The plan that the words choose and change."""
+    named = {"name": asked.plan} if asked.plan else {}
+    return read_plan(**named, file=asked.config, changes=asked.set)
 
 
 def train_command(asked: argparse.Namespace) -> None:
     """Start a new run of a plan."""
-    named = {"name": asked.plan} if asked.plan else {}
-    plan = read_plan(**named, file=asked.config, changes=asked.set)
+    plan = asked_plan(asked)
     config = asked.config.stem if asked.config else "tour"
     name = asked.name or asked.plan or config
     if not name.replace("-", "").replace("_", "").isalnum():
@@ -23,6 +32,31 @@ def train_command(asked: argparse.Namespace) -> None:
     tqdm.write(f"preparing {name}: documents, tokenizer, tokens", file=asked.errors)
     with process_group() as world:
         follow(launch(plan, name, asked.runs, world), asked)
+
+
+def fit_command(asked: argparse.Namespace) -> None:
+    """Try micro-batches, and the compiler if asked; say the words for the fastest."""
+    plan, device = asked_plan(asked), str(ALONE.device)
+    length = plan.recipe.length
+    print(f"{plan.recipe.tokens_per_step:,} tokens a step, on {device}")
+    print("rows  MB at the peak  tokens per second")
+
+    def show(trial: Trial) -> None:
+        speed = trial.rows * length / trial.seconds
+        peak = f"{trial.peak_bytes / 1e6:,.0f}"
+        print(f"{trial.rows:4}  {peak:>14}  {speed:17,.0f}", flush=True)
+
+    recipe, _ = find_batch(plan.model, plan.recipe, device, told=show)
+    best = dict(rows=recipe.rows, accumulation=recipe.accumulation)
+    if asked.compile:
+        recipe, found = find_compiled(plan.model, recipe, device)
+        print(
+            f"compiled: {found['compiled']:.3f} s a pass instead of"
+            f" {found['eager']:.3f}, {found['compiling']:.0f} s to compile:"
+            f" {found['saved']:,.0f} s saved in {recipe.steps:,} steps"
+        )
+        best["compiled"] = str(recipe.compiled).lower()
+    print(*(f"--set recipe.{name}={value}" for name, value in best.items()))
 
 
 def resume_command(asked: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ the system ends for want of memory ends alone.
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -98,10 +99,14 @@ def try_apart(config: ModelConfig, recipe: Recipe, device: str = "cpu") -> Trial
 
 
 def find_batch(
-    config: ModelConfig, recipe: Recipe, device: str = "cpu", memory: int | None = None
+    config: ModelConfig,
+    recipe: Recipe,
+    device: str = "cpu",
+    memory: int | None = None,
+    told: Callable[[Trial], None] = lambda trial: None,
 ) -> tuple[Recipe, list[Trial]]:
     """The recipe with the fastest rows that fit into so many bytes, by default those
-    that are free; and what was tried.
+    that are free; and what was tried, each `told` when it is known.
 
     Tokens a step stay. Raises ValueError when not even one row fits.
     """
@@ -112,6 +117,7 @@ def find_batch(
         if trial is None or trial.peak_bytes > memory:
             break
         trials.append(trial)
+        told(trial)
     if not trials:
         needs = f"{trial.peak_bytes:,} bytes" if trial else "more than there is"
         raise ValueError(
