@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,6 +31,7 @@ from cort33x_lib.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from cort33x_lib.training.lock import LockedError
 from cort33x_lib.training.loop import train
 from cort33x_lib.training.optimizer import make_optimizer
 from cort33x_lib.training.recipe import RECIPES
@@ -319,6 +321,38 @@ def start_training(run, save_every):
     for _ in range(3):
         process.stdout.readline()
     return process
+
+
+def test_nobody_trains_a_run_that_another_process_trains(tmp_path):
+    run = make_run(tmp_path)
+    process = start_training(run, save_every=10**6)
+    try:
+        with pytest.raises(LockedError, match=f"in use by .*{process.pid}"):
+            next(train(Transformer(CONFIG), make_batches(), RECIPE, Run(run.folder)))
+    finally:
+        process.kill()
+        process.communicate()
+    recorded = len(run.metrics())
+    recipe = replace(RECIPE, steps=10**6, save_every=10**6)
+    resumed = train(Transformer(CONFIG), make_batches(), recipe, Run(run.folder))
+    with closing(resumed):
+        assert next(resumed)["step"] == 1  # nothing was saved
+    assert recorded >= 3
+
+
+def test_memory_stays_flat(tmp_path):
+    """500 steps with their records and ten saves take as much as 200 had taken."""
+    process, held = start_training(make_run(tmp_path), save_every=50), {}
+    try:
+        for line in process.stdout:
+            if int(line) in (200, 700):
+                held[int(line)] = psutil.Process(process.pid).memory_info().rss
+            if len(held) == 2:
+                break
+    finally:
+        process.kill()
+        process.communicate()
+    assert held[700] - held[200] < 2e6, held
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

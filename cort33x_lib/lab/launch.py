@@ -34,6 +34,7 @@ from cort33x_lib.training.loop import train
 from cort33x_lib.training.record import Run, make_manifest
 
 RUNS = PROJECT / "runs"
+TOKENIZER = "tokenizer.json"  # of a run, in its folder
 SHARES = {"train": 0.95, "held out": 0.05}  # of the units, where there is no split
 
 
@@ -83,11 +84,16 @@ class Training:
     """
 
     def __init__(self, plan: Plan, run: Run | None = None, world: Alone = ALONE):
-        """Collect the corpus, learn the tokenizer, encode. Raises as `collect` does,
-        and ValueError when tokenizer and model do not fit."""
+        """Collect the corpus, learn the tokenizer or take the run's, encode.
+
+        Raises as `collect` does, and ValueError when tokenizer and model do not fit.
+        """
         self.plan, self.run, self.world = plan, run, world
         self.documents, self.examined = collect(plan.corpus)
-        self.tokenizer = make_tokenizer(plan, self.documents)
+        if run and (run.folder / TOKENIZER).exists():
+            self.tokenizer = Tokenizer.load(run.folder / TOKENIZER)
+        else:
+            self.tokenizer = make_tokenizer(plan, self.documents)
         self.tokens = encode_documents(self.tokenizer, self.documents)
         self.held_out = cut_long(
             encode_documents(self.tokenizer, self.examined),
@@ -161,7 +167,7 @@ def launch(plan: Plan, name: str, runs: Path = RUNS, world: Alone = ALONE) -> Tr
         if world.job:
             manifest |= {"job": world.job, "processes": world.size}
         run = Run.create(runs, name, manifest)
-        training.tokenizer.save(run.folder / "tokenizer.json")
+        training.tokenizer.save(run.folder / TOKENIZER)
         folder = run.folder.name
     training.run = Run(Path(runs) / world.told(folder))
     return training
