@@ -40,7 +40,8 @@ the same steps: AdamW for all weights instead of Muon, the plain model, full att
 in all layers, no rotary positions, no learned numbers that mix the residual stream.
 
 No run is left out or repeated. Two earlier ones, whose steps were a guess before there
-was a clock, are replaced. The curves of 10M are still to be recorded.
+was a clock, are replaced. At 10M, one of ours on seed 10 was stopped before it had said
+anything.
 """
 
 import argparse
