@@ -75,15 +75,19 @@ class Sampling:
             kept = kept.masked_fill(kept < least, 0)
         return kept / kept.sum(-1, keepdim=True)
 
-    def draw(
-        self, logits: Tensor, seen: Tensor, lots: Sequence[torch.Generator]
-    ) -> Tensor:
-        """The next token of each row, from its generator: (B, V) twice -> (B, 1)."""
-        shares = self.probabilities(logits, seen)
-        if self.temperature == 0:
-            return shares.argmax(-1, keepdim=True)
-        pairs = zip(shares, lots, strict=True)
-        return torch.stack([torch.multinomial(p, 1, generator=lot) for p, lot in pairs])
+
+def draw_tokens(
+    sampling: Sampling, logits: Tensor, seen: Tensor, lots: Sequence[torch.Generator]
+) -> Tensor:
+    """The next token of each row, from its own generator.
+
+    (B, V) logits, (B, V) bool, B generators -> (B, 1)
+    """
+    shares = sampling.probabilities(logits, seen)
+    if sampling.temperature == 0:
+        return shares.argmax(-1, keepdim=True)
+    pairs = zip(shares, lots, strict=True)
+    return torch.stack([torch.multinomial(p, 1, generator=lot) for p, lot in pairs])
 
 
 def next_logits(
@@ -156,7 +160,7 @@ def generate_batch(
     lots = [torch.Generator().manual_seed(seed + row) for row in range(len(prompts))]
     running = [True] * len(prompts)
     for left in reversed(range(count)):
-        drawn = sampling.draw(logits.cpu(), seen, lots)
+        drawn = draw_tokens(sampling, logits.cpu(), seen, lots)
         ids = drawn.flatten().tolist()
         running = [r and id not in ends for r, id in zip(running, ids, strict=True)]
         if not any(running):
