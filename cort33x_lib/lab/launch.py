@@ -28,13 +28,15 @@ from cort33x_lib.text.corpus import (
     standard_library,
 )
 from cort33x_lib.text.story_world import World
+from cort33x_lib.text.token_files import read_head, verify
 from cort33x_lib.text.tokenizer import Tokenizer, train_tokenizer
 from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.loop import train
 from cort33x_lib.training.record import Run, make_manifest
 
 RUNS = PROJECT / "runs"
-TOKENIZER = "tokenizer.json"  # of a run, in its folder
+TOKENIZER = "tokenizer.json"  # of a run, in its folder, as are the next two
+TRAIN, HELD_OUT = "train.tokens", "held-out.tokens"  # written in this order
 SHARES = {"train": 0.95, "held out": 0.05}  # of the units, where there is no split
 
 
@@ -84,24 +86,37 @@ class Training:
     """
 
     def __init__(self, plan: Plan, run: Run | None = None, world: Alone = ALONE):
-        """Collect the corpus, learn the tokenizer or take the run's, encode.
+        """Open what a run has kept; without a run, collect the corpus and encode it.
 
-        Raises as `collect` does, and ValueError when tokenizer and model do not fit.
+        Raises as `collect` does, and ValueError when tokenizer and model do not fit or
+        when the files are not those of the run.
         """
         self.plan, self.run, self.world = plan, run, world
-        self.documents, self.examined = collect(plan.corpus)
-        if run and (run.folder / TOKENIZER).exists():
+        if run:
             self.tokenizer = Tokenizer.load(run.folder / TOKENIZER)
+            self.tokens, self.held_out = kept_tokens(run, self.tokenizer)
         else:
             self.tokenizer = make_tokenizer(plan, self.documents)
-        self.tokens = encode_documents(self.tokenizer, self.documents)
-        self.held_out = cut_long(
-            encode_documents(self.tokenizer, self.examined),
-            self.tokenizer,
-            plan.model.context,
-        )
+            self.tokens = encode_documents(self.tokenizer, self.documents)
+            examined = encode_documents(self.tokenizer, self.examined)
+            self.held_out = cut_long(examined, self.tokenizer, plan.model.context)
         recipe = plan.recipe
         self.batches = Batches(self.tokens, recipe.rows, recipe.length, recipe.seed)
+
+    @cached_property
+    def collected(self) -> tuple[list[Document], list[Document]]:
+        """The documents to train on and to examine with."""
+        return collect(self.plan.corpus)
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents to train on."""
+        return self.collected[0]
+
+    @property
+    def examined(self) -> list[Document]:
+        """The documents to examine with."""
+        return self.collected[1]
 
     @cached_property
     def model(self) -> Transformer:
@@ -111,6 +126,8 @@ class Training:
     @cached_property
     def floor(self) -> float | None:
         """Nats per token that no model gets below, where the source knows."""
+        if self.run and "floor" in self.run.manifest:
+            return self.run.manifest["floor"]
         nats = [getattr(document, "nll", None) for document in self.examined]
         return None if None in nats else sum(nats) / len(self.held_out.ids)
 
@@ -126,7 +143,8 @@ class Training:
             "plan": {
                 "corpus": asdict(self.plan.corpus),
                 "tokenizer": asdict(self.plan.tokenizer),
-            }
+            },
+            "floor": self.floor,
         }
 
     def steps(self) -> Iterator[dict]:
@@ -158,19 +176,48 @@ def make_tokenizer(plan: Plan, documents: list[Document]) -> Tokenizer:
 def launch(plan: Plan, name: str, runs: Path = RUNS, world: Alone = ALONE) -> Training:
     """A new run of a plan, in a folder NAME-001 or the next number not taken.
 
-    Of several processes the main one makes it. Where torchrun has started its job
-    again, it is the run that the job began.
+    Of several processes the main one makes it, and all of them read its token files.
+    Where torchrun has started its job again, it is the run that the job began.
     """
-    training, folder = Training(plan, world=world), of_job(runs, world.job)
+    folder = of_job(runs, world.job)
     if world.main and not folder:
+        training = Training(plan)
         manifest = training.manifest()
         if world.job:
             manifest |= {"job": world.job, "processes": world.size}
         run = Run.create(runs, name, manifest)
-        training.tokenizer.save(run.folder / TOKENIZER)
+        keep(training, run)
         folder = run.folder.name
-    training.run = Run(Path(runs) / world.told(folder))
-    return training
+    return reopen(Run(Path(runs) / world.told(folder)), world)
+
+
+def keep(training: Training, run: Run) -> None:
+    """Write tokenizer and tokens into a run's folder; raises OSError."""
+    training.tokenizer.save(run.folder / TOKENIZER)
+    for name, tokens in ((TRAIN, training.tokens), (HELD_OUT, training.held_out)):
+        tokens.save(run.folder / name, run.manifest["corpus"])
+
+
+def kept_tokens(run: Run, tokenizer: Tokenizer) -> list[Tokens]:
+    """The tokens to train on and to examine with, mapped from a run's folder.
+
+    Raises ValueError where a file is damaged, cut, or not of this run.
+    """
+    for name in (TRAIN, HELD_OUT):
+        path = run.folder / name
+        check_same(run, {part: read_head(path)[part] for part in run.facts})
+        verify(path)
+    return [Tokens.load(run.folder / name, tokenizer) for name in (TRAIN, HELD_OUT)]
+
+
+def check_same(run: Run, found: dict[str, str]) -> None:
+    """Raise ValueError when corpus or tokenizer are not those of a run."""
+    for part, expected in run.facts.items():
+        if found[part] != expected:
+            raise ValueError(
+                f"the {part} of {run.folder} was {expected:.12}, today it is"
+                f" {found[part]:.12}: expected the same"
+            )
 
 
 def of_job(runs: Path, job: str) -> str:
@@ -184,17 +231,16 @@ def of_job(runs: Path, job: str) -> str:
 def reopen(run: Run, world: Alone = ALONE) -> Training:
     """A run that was started before, ready to go on from its newest checkpoint.
 
-    Raises ValueError when it was not started from a plan, or when the corpus or the
-    tokenizer that the plan gives today is another one.
+    Where its token files are missing, for it was killed before they were written, the
+    main process makes them again. Raises ValueError when the run was not started from
+    a plan, or when corpus or tokenizer are not the same any more.
     """
     if "plan" not in run.manifest:
         raise ValueError(f"{run.folder} was not started from a plan, so none can go on")
-    training = Training(plan_of(run.manifest), run, world)
-    today = training.manifest()
-    for part in ("corpus", "tokenizer"):
-        if today[part] != run.manifest[part]:
-            raise ValueError(
-                f"the {part} of {run.folder} was {run.manifest[part]:.12}, today its"
-                f" plan gives {today[part]:.12}: expected the same"
-            )
-    return training
+    plan = plan_of(run.manifest)
+    if world.main and not (run.folder / HELD_OUT).exists():
+        again = Training(plan)
+        check_same(run, again.manifest())
+        keep(again, run)
+    world.told("ready")
+    return Training(plan, run, world)

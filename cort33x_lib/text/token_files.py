@@ -65,10 +65,13 @@ class Tokens:
         """The ids of one document, the end token last."""
         return self.ids[self.starts[number] : self.starts[number + 1]]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a token file, whole or not at all; raises OSError."""
+    def save(self, path: str | os.PathLike[str], corpus: str = "") -> None:
+        """Write a token file, whole or not at all; raises OSError.
+
+        `corpus` is the fingerprint of the documents, for the head.
+        """
         block = self.ids, np.diff(self.starts).tolist(), self.nbytes.tolist()
-        write_tokens(path, self.tokenizer, self.ids.dtype.str, [block])
+        write_tokens(path, self.tokenizer, self.ids.dtype.str, [block], corpus)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], tokenizer: Tokenizer) -> "Tokens":
@@ -139,7 +142,11 @@ def verify(path: str | os.PathLike[str]) -> None:
 
 
 def write_tokens(
-    path: str | os.PathLike[str], tokenizer: str, kind: str, blocks: Iterable[Block]
+    path: str | os.PathLike[str],
+    tokenizer: str,
+    kind: str,
+    blocks: Iterable[Block],
+    corpus: str = "",
 ) -> None:
     """Write blocks of documents as one token file; 16 bytes a document stay in memory.
 
@@ -165,6 +172,7 @@ def write_tokens(
         head = {
             "format": FORMAT,
             "tokenizer": tokenizer,
+            "corpus": corpus,
             "ids": kind,
             "tokens": int(starts[-1]),
             "documents": len(nbytes),
