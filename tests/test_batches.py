@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from cort33x_lib.text.batches import Batches, Tokens, encode_documents
 from cort33x_lib.text.corpus import CorpusError, Document
 from cort33x_lib.text.mixtures import Mixture, take_turns
+from cort33x_lib.text.shards import open_shards
 from cort33x_lib.text.token_files import HEAD, encode_to_file, verify
 from cort33x_lib.text.tokenizer import END, Tokenizer, train_tokenizer
 
@@ -489,3 +491,40 @@ def test_mixtures_that_cannot_be_are_refused() -> None:
         Mixture({"a": sources["a"], "b": other}, {"a": 1, "b": 1}, 4, 16, seed=0)
     with pytest.raises(ValueError, match="step -1"):
         Mixture({"b": other}, {"b": 1}, 4, 16, seed=0)[-1]
+
+
+def test_shards_are_one_corpus(tmp_path):
+    """Files of different sizes, an empty one among them, put end to end."""
+    documents = [
+        Document("ab" * n, f"unit {n}", "here", "CC0-1.0")
+        for n in random_sizes(3, 60, 40)
+    ]
+    cuts = [0, 1, 1, 25, 59, 60]
+    paths = []
+    for number, (first, last) in enumerate(pairwise(cuts)):
+        paths.append(tmp_path / f"{number}.tokens")
+        encode_to_file(LETTERS, documents[first:last], paths[-1])
+    whole, sharded = encode_documents(LETTERS, documents), open_shards(paths, LETTERS)
+    assert len(sharded) == 60 and sharded.end == whole.end
+    for number in range(60):
+        assert np.array_equal(sharded.document(number), whole.document(number))
+    one, other = (rows_of(Batches(each, 3, 64, 0), 30) for each in (whole, sharded))
+    assert np.array_equal(one, other)
+    sharded.save(tmp_path / "joined")
+    whole.save(tmp_path / "whole")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not any(ids.flags.owndata for ids in sharded.ids.shards)
+
+
+def test_shards_that_are_no_corpus_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no token files: expected one or more"):
+        open_shards([], LETTERS)
+    documents = [Document("abc", "u", "o", "CC0-1.0")] * 2
+    for name in "ab":
+        encode_to_file(LETTERS, documents, tmp_path / name)
+    sharded = open_shards([tmp_path / "a", tmp_path / "b"], LETTERS)
+    with pytest.raises(IndexError, match="ids 6 to 10: expected all in one file"):
+        sharded.ids[6:10]
+    (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-1])
+    with pytest.raises(ValueError, match="b has .* bytes, expected"):
+        open_shards([tmp_path / "a", tmp_path / "b"], LETTERS)

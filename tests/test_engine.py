@@ -4,18 +4,20 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from cort33x_lib.files import PROJECT
+from cort33x_lib.text.batches import Batches, encode_documents
 from cort33x_lib.text.cleaning import clean, one_by_one
 from cort33x_lib.text.corpus import Document, load_corpus, manifest, save_corpus
 from cort33x_lib.text.duplicates import exact_duplicates
-from cort33x_lib.text.engine import BUCKETS
+from cort33x_lib.text.engine import BUCKETS, shards
 from cort33x_lib.text.filters import redact, repair_encoding
+from cort33x_lib.text.shards import open_shards
 from cort33x_lib.text.story_world import World
-from cort33x_lib.text.token_files import encode_to_file
 from cort33x_lib.text.tokenizer import train_tokenizer
 
 pytestmark = pytest.mark.skipif(
@@ -73,16 +75,17 @@ def test_many_workers_leave_what_one_process_leaves(tmp_path):
     kept, ledgers = clean(documents, filters)
     assert len(kept) == 92 and ledgers[0].totals and ledgers[1].totals
     save_corpus(tmp_path / "plain", kept)
-    encode_to_file(tokenizer, kept, tmp_path / "plain" / "corpus.tokens")
+    plain = encode_documents(tokenizer, kept)
     script = tmp_path / "run.py"
     script.write_text(RUN, encoding="utf-8")
     words = [tmp_path / "source", tmp_path / "tokenizer.json", tmp_path / "engine"]
     fingerprint = run(script, *words)
     assert fingerprint == manifest(kept)["fingerprint"]
     assert load_corpus(tmp_path / "engine") == kept
-    for name in ("documents.jsonl", "manifest.json", "corpus.tokens"):
-        plain = (tmp_path / "plain" / name).read_bytes()
-        assert (tmp_path / "engine" / name).read_bytes() == plain, name
+    for name in ("documents.jsonl", "manifest.json"):
+        expected = (tmp_path / "plain" / name).read_bytes()
+        assert (tmp_path / "engine" / name).read_bytes() == expected, name
+    assert_same(open_shards(shards(tmp_path / "engine"), tokenizer), plain)
     done = sorted((tmp_path / "engine" / "log").glob("*/completions/*"))
     assert len(done) == 6 + BUCKETS + 6
 
@@ -94,7 +97,14 @@ def test_many_workers_leave_what_one_process_leaves(tmp_path):
     assert run(script, *words) == fingerprint
     again = {file.name: file.stat().st_mtime_ns for file in cleaned.iterdir()}
     assert {name for name in again if again[name] != before[name]} == {"00002.jsonl"}
-    assert (
-        Path(tmp_path / "engine" / "corpus.tokens").read_bytes()
-        == (tmp_path / "plain" / "corpus.tokens").read_bytes()
-    )
+    assert_same(open_shards(shards(tmp_path / "engine"), tokenizer), plain)
+
+
+def assert_same(sharded, plain):
+    """The same documents, and the same batches across the ends of the files."""
+    assert len(sharded.ids.shards) == 6 and len(sharded) == len(plain)
+    for name in ("ids", "starts", "nbytes"):
+        assert np.array_equal(getattr(sharded, name), getattr(plain, name)), name
+    one, other = (Batches(tokens, 4, 64, seed=0) for tokens in (sharded, plain))
+    for step in range(40):
+        assert torch.equal(one[step][0], other[step][0])

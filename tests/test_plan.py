@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cort33x_lib.lab.launch import Training, launch, reopen
+from cort33x_lib.lab.launch import HELD_OUT, TRAIN, Training, launch, reopen
 from cort33x_lib.lab.plan import PLANS, CorpusPlan, plan_of, read_plan
 from cort33x_lib.text.corpus import Document, save_corpus
 from cort33x_lib.training.record import OF_THE_MACHINE, Run
@@ -64,7 +64,8 @@ def test_a_run_goes_on_from_its_manifest_alone(tmp_path, monkeypatch):
         if measured["step"] == 7:
             break
     with monkeypatch.context() as patched:
-        patched.delattr("cort33x_lib.lab.launch.train_tokenizer")  # the run has its own
+        for name in ("collect", "train_tokenizer", "encode_documents"):
+            patched.delattr(f"cort33x_lib.lab.launch.{name}")  # the run keeps its own
         again = reopen(Run(part.run.folder))
     assert again.plan == plan == plan_of(part.run.manifest)
     list(again.steps())
@@ -90,6 +91,38 @@ def test_a_corpus_of_ones_own_is_split_by_unit_and_cut_to_the_context(tmp_path):
     assert len(training.held_out) > len(training.examined)
     assert training.held_out.nbytes.sum() == sum(d.nbytes for d in training.examined)
     assert training.examine(training.model) > 5
+
+
+def test_token_files_that_were_never_written_are_made_again(tmp_path):
+    """As where a process was killed between the manifest and the last of them."""
+    training = launch(PLANS["tiny"], "run", tmp_path)
+    kept = {name: training.run.folder / name for name in (TRAIN, HELD_OUT)}
+    before = {name: path.read_bytes() for name, path in kept.items()}
+    for missing in ([HELD_OUT], [TRAIN, HELD_OUT], [TRAIN, HELD_OUT, "tokenizer.json"]):
+        for name in missing:
+            (training.run.folder / name).unlink()
+        reopen(training.run)
+        assert {name: path.read_bytes() for name, path in kept.items()} == before
+
+
+def test_token_files_that_are_not_the_runs_are_refused(tmp_path):
+    one = launch(PLANS["tiny"], "one", tmp_path)
+    other = replace(PLANS["tiny"], corpus=CorpusPlan(documents=150))
+    other = launch(other, "other", tmp_path)
+    path = one.run.folder / TRAIN
+    mine = path.read_bytes()
+    broken = bytearray(mine)
+    broken[len(mine) // 2] ^= 1
+    for content, message in [
+        ((other.run.folder / TRAIN).read_bytes(), "the corpus of .* was .* today"),
+        (mine[:-8], "train.tokens has .* bytes, expected"),
+        (broken, "train.tokens is damaged"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            reopen(one.run)
+    path.write_bytes(mine)
+    assert reopen(one.run).tokens.ids.tobytes() == one.tokens.ids.tobytes()
 
 
 def test_a_run_of_another_kind_cannot_go_on(tmp_path):

@@ -205,7 +205,8 @@ def kept_tokens(run: Run, tokenizer: Tokenizer) -> list[Tokens]:
     """
     for name in (TRAIN, HELD_OUT):
         path = run.folder / name
-        check_same(run, {part: read_head(path)[part] for part in run.facts})
+        head = read_head(path)
+        check_same(run, {part: head.get(part, "nothing") for part in run.facts})
         verify(path)
     return [Tokens.load(run.folder / name, tokenizer) for name in (TRAIN, HELD_OUT)]
 

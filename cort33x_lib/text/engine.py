@@ -2,8 +2,8 @@
 
 The documents are cut into parts. Three rounds of tasks follow, each on files that the
 round before has left: clean the parts and sort their hashes into buckets; find in each
-bucket what is there twice; encode what stays. What comes out is what `clean`,
-`save_corpus` and `encode_to_file` give, byte for byte.
+bucket what is there twice; encode what stays. What comes out is what `clean` and
+`save_corpus` give, byte for byte, and a token file a part, which `open_shards` reads.
 
 Chosen: datatrove, since a task is a file and a mark that it is done, so a run that died
 goes on where it was, and since it needs no server; the same rounds run under its Slurm
@@ -18,17 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from cort33x_lib.files import digest, write_atomically
 from cort33x_lib.text.cleaning import Answer, Removed
 from cort33x_lib.text.corpus import FIELDS, FORMAT, Document, entry_of
-from cort33x_lib.text.token_files import (
-    Tokens,
-    encode_to_file,
-    kind_of,
-    write_tokens,
-)
+from cort33x_lib.text.token_files import encode_to_file
 from cort33x_lib.text.tokenizer import Tokenizer
 
 Rule = Callable[[Document], Answer]
@@ -134,9 +127,9 @@ def run_engine(
 ) -> str:
     """Clean, deduplicate and encode into `folder`; gives the corpus's fingerprint.
 
-    It leaves documents.jsonl and manifest.json, as `save_corpus` does, and
-    corpus.tokens. Rules are functions at the top of a module, so that workers can be
-    told of them. Raises ImportError where datatrove is not installed.
+    It leaves documents.jsonl and manifest.json, as `save_corpus` does, and a token file
+    a part: see `shards`. Rules are functions at the top of a module, so that workers
+    can be told of them. Raises ImportError where datatrove is not installed.
     """
     from datatrove.executor import LocalPipelineExecutor
 
@@ -151,11 +144,16 @@ def run_engine(
         LocalPipelineExecutor(
             [work], tasks=tasks, workers=workers, logging_dir=str(folder / "log" / name)
         ).run()
-    return join_parts(folder, Tokenizer.load(tokenizer))
+    return join_parts(folder)
 
 
-def join_parts(folder: Path, tokenizer: Tokenizer) -> str:
-    """Join the parts that stay into one corpus and one token file."""
+def shards(folder: Path) -> list[Path]:
+    """The token files of the parts, in the order of the documents."""
+    return sorted((Path(folder) / "kept").glob("*.tokens"))
+
+
+def join_parts(folder: Path) -> str:
+    """Join the documents that stay into one corpus; gives its fingerprint."""
     files = sorted((folder / "kept").glob("*.jsonl"))
     entries = []
 
@@ -172,8 +170,4 @@ def join_parts(folder: Path, tokenizer: Tokenizer) -> str:
     kept = {"format": FORMAT, "fingerprint": fingerprint, "documents": entries}
     text = json.dumps(kept, ensure_ascii=False, indent=1)
     write_atomically(folder / "manifest.json", text + "\n")
-    opened = (Tokens.load(file.with_suffix(".tokens"), tokenizer) for file in files)
-    blocks = ((t.ids, np.diff(t.starts).tolist(), t.nbytes.tolist()) for t in opened)
-    path, kind = folder / "corpus.tokens", kind_of(tokenizer)
-    write_tokens(path, tokenizer.name, kind, blocks)
     return fingerprint

@@ -5,7 +5,8 @@ and how many bytes of text it stands for. The head is a line of JSON and its SHA
 among other things it has the name of the tokenizer and the SHA-256 of all that follows.
 
 Chosen: opening reads the head and the ends of the index, so it takes as long for a
-gigabyte as for a page; `verify` reads every byte. Left out: a corpus in several files.
+gigabyte as for a page; `verify` reads every byte. For a corpus in several files see
+`shards`.
 """
 
 import hashlib

@@ -14,6 +14,7 @@ with the backward pass, and models that fit no single device.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 
 import torch
@@ -208,7 +209,10 @@ def process_group() -> Iterator[Alone]:
         torch.cuda.set_device(device)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "gloo" if device.type == "cpu" else "nccl"
-    group.init_process_group(backend, store=meeting(), rank=rank, world_size=size)
+    day = timedelta(days=1)  # the others wait while the main one prepares a corpus
+    group.init_process_group(
+        backend, timeout=day, store=meeting(), rank=rank, world_size=size
+    )
     try:
         yield Several(device, job)
     finally:
