@@ -79,10 +79,21 @@ def test_every_parameter_is_accounted_for(name):
     assert real == count
 
 
-def test_reference_model_has_35_million_parameters():
-    config = CONFIGS["cort33x"]
+def test_named_models_have_these_parameters_to_the_last():
+    counted = {name: sum(parameters(one).values()) for name, one in CONFIGS.items()}
+    assert counted == {
+        "tiny": 16_612,
+        "tour": 1_049_992,
+        "cort33x": 35_076_120,
+        "uniform": 35_076_120,
+    }
+
+
+@pytest.mark.parametrize("name", ["cort33x", "uniform"])
+def test_reference_model_and_its_control_fill_one_budget(name):
+    config = CONFIGS[name]
     assert (len(config.pattern), config.heads, config.context) == (12, 6, 1024)
-    assert sum(parameters(config).values()) == 35_076_120
+    assert replace(config, pattern="WWWF" * 3) == CONFIGS["cort33x"]
     assert fit_to_budget(config, 35_000_000) == config
 
 
