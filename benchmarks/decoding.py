@@ -42,7 +42,7 @@ CONFIG = CONFIGS["cort33x"]
 BUDGET = sum(parameters(CONFIG).values())
 PROMPT, MORE, TIMES = 128, 64, 3
 ROUNDS_SECONDS, TRIAL_SECONDS = 240, 8  # no round, no trial is begun after these
-OURS = {"mixed": CONFIG.pattern, "uniform": "F" * 12}
+OURS = {"mixed": CONFIG.pattern, "uniform": CONFIGS["uniform"].pattern}
 CONTENDERS = [*OURS, "mixed int8", "mixed plain", "gpt2", "llama"]
 GROWTH = {
     "length": (64, 256, 1024, 4096),

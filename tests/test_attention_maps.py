@@ -3,14 +3,18 @@
 import json
 import random
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from playwright.sync_api import expect
 
+from cort33x_lib.model import reference
 from cort33x_lib.model.attention import attend
 from cort33x_lib.model.config import CONFIGS
+from cort33x_lib.model.mixers import MIXERS
+from cort33x_lib.model.reference import naive_attention
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.view.attention_maps import (
     AttentionViewer,
@@ -47,7 +51,7 @@ def model_of(pattern: str) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("pattern", ["FF", "WF", "SW", "DF"])
+@pytest.mark.parametrize("pattern", ["FF", "WF", "SW", "DF", "LD"])
 def test_maps_times_values_are_what_the_layer_reads(pattern):
     model, ids = model_of(pattern), [*range(20)]
     maps = attention_weights(model, ids)
@@ -64,10 +68,34 @@ def test_maps_times_values_are_what_the_layer_reads(pattern):
         assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("pattern", ["F", "W", "S"])
-def test_the_mixer_reads_by_these_weights(pattern):
+@pytest.mark.parametrize("letter", [letter for letter in MIXERS if letter != "D"])
+def test_a_map_is_the_softmax_of_the_naive_scores(letter, monkeypatch):
+    """The reference reads an identity, one key at a time: what it reads is the map."""
+    model, T = model_of(letter), 20
+    mixer, seen = model.blocks[0].mixer, {}
+    mixer.register_forward_hook(lambda _, given, made: seen.update(x=given[0]))
+    (weights,) = attention_weights(model, [*range(T)]).values()
+
+    def read(queries, keys, values, *rest):
+        identity = torch.eye(T).expand(*keys.shape[:2], T, T)
+        seen["naive"] = naive_attention(queries, keys, identity, *rest)[0]
+        return naive_attention(queries, keys, values, *rest)
+
+    monkeypatch.setattr(reference, "naive_attention", read)
+    with torch.no_grad():
+        if letter == "L":
+            reference.naive_latent(mixer, seen["x"])
+        else:
+            window = 0 if letter == "F" else TINY.window
+            sinks = getattr(mixer, "sinks", None)
+            reference.naive_mixer(mixer, seen["x"], window, sinks)
+    torch.testing.assert_close(weights, seen["naive"], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("letter", [letter for letter in MIXERS if letter != "D"])
+def test_the_mixer_reads_by_these_weights(letter):
     """The mixer's own output, made again from its values and the maps."""
-    model, ids = model_of(pattern), [*range(20)]
+    model, ids = model_of(letter), [*range(20)]
     seen = {}
     mixer = model.blocks[0].mixer
     mixer.register_forward_hook(
@@ -75,17 +103,22 @@ def test_the_mixer_reads_by_these_weights(pattern):
     )
     weights = attention_weights(model, ids)[0]
     with torch.no_grad():
-        values = mixer.project(seen["x"], torch.zeros(1, dtype=torch.int64))[2]
-        shared = TINY.heads // TINY.key_value_heads
-        read = weights @ values.repeat_interleave(shared, dim=1)
-        again = mixer.project_out(read.transpose(1, 2).flatten(2))
+        projected = mixer.project(seen["x"], torch.zeros(1, dtype=torch.int64))
+        if letter == "L":
+            made = mixer.make_values(projected[1][:, 0, :, : mixer.latent_channels])
+            values = made.unflatten(2, (TINY.heads, -1)).transpose(1, 2)
+        else:
+            shared = TINY.heads // TINY.key_value_heads
+            values = projected[2].repeat_interleave(shared, dim=1)
+        again = mixer.project_out((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(again, seen["y"], atol=1e-10, rtol=0)
 
 
 def test_no_hook_stays_behind():
     model = model_of("WF")
     attention_weights(model, [1, 2, 3])
-    assert not any(block.mixer._forward_pre_hooks for block in model.blocks)
+    for block in model.blocks:
+        assert not block.mixer._forward_pre_hooks and not block._forward_hooks
 
 
 def test_packed_maps_come_back_within_half_a_step():
@@ -99,12 +132,12 @@ def test_packed_maps_come_back_within_half_a_step():
 
 def record() -> dict:
     chance = torch.Generator().manual_seed(1)
-    scores = torch.randn(2, HEADS, TOKENS, TOKENS, generator=chance)
+    scores = torch.randn(3, HEADS, TOKENS, TOKENS, generator=chance)
     maps = scores.masked_fill(torch.ones(TOKENS, TOKENS).triu(1) > 0, -torch.inf)
     far = torch.ones(TOKENS, TOKENS).tril(-WINDOW) > 0
     maps[0].masked_fill_(far, -torch.inf)
     packed = {str(layer): pack_maps(one.softmax(-1)) for layer, one in enumerate(maps)}
-    sizes = {"pattern": "WF", "heads": HEADS, "window": WINDOW}
+    sizes = {"pattern": "WFL", "heads": HEADS, "window": WINDOW}
     return {"tokens": WORDS, "maps": packed, **sizes}
 
 
@@ -156,8 +189,8 @@ def chosen(page) -> dict:
 
 def test_every_row_of_every_map_is_the_recorded_one(opened):
     maps = {int(n): unpack_maps(m, HEADS, TOKENS) for n, m in record()["maps"].items()}
-    for layer, head in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        letter = "WF"[layer]
+    for layer, head in product(range(3), range(2)):
+        letter = "WFL"[layer]
         name = f"Layer {layer + 1} ({letter}), head {head + 1}"
         opened.get_by_role("button", name=name, exact=True).click()
         for reader in random.Random(layer).sample(range(TOKENS), 6):
@@ -191,6 +224,28 @@ def test_masks_say_who_may_read_whom(opened):
     opened.get_by_role("button", name="D: a state").click()
     weights = dict(chosen(opened)["read"])
     assert weights[11] == 1 and weights[10] == pytest.approx(0.9)
+
+
+def test_every_letter_has_a_mask_and_reads_as_it_says(opened):
+    """A row of the mask is where a token of a real layer has a slope that is not 0."""
+    buttons = opened.get_by_role("group", name="Masks").get_by_role("button")
+    assert sorted(buttons.all_text_contents()) == sorted(MIXERS)
+    for letter in MIXERS:
+        mixer = model_of(letter).blocks[0].mixer
+        chance = torch.Generator().manual_seed(2)
+        x = torch.randn(1, TOKENS, TINY.channels, generator=chance).double()
+        y = mixer(x.requires_grad_())[0]
+        buttons.filter(has_text=letter).click()
+        if letter in "WS":
+            opened.get_by_role("slider", name="Window").fill(str(TINY.window))
+        for reader in range(TOKENS):
+            opened.get_by_role("slider", name="Reader").fill(str(reader + 1))
+            (slope,) = torch.autograd.grad(y[0, reader].sum(), x, retain_graph=True)
+            read = slope[0].abs().sum(dim=1).nonzero().flatten().tolist()
+            assert [s for s, _ in chosen(opened)["read"]] == read
+        expect(opened.locator("output")).to_contain_text(
+            "reads a state" if letter == "D" else f"may read {len(read)} tokens"
+        )
 
 
 def test_it_is_steered_by_keyboard_and_pointer(opened):

@@ -95,7 +95,7 @@ from cort33x_lib.view import attention_maps, model_explorer, sampling
 runs = Path("../data/runs")
 maps = json.loads((runs / "attention-maps.json").read_text())
 display(attention_maps.AttentionViewer(maps))
-display(model_explorer.ModelExplorer(CONFIGS["cort33x"], 5e10))
+display(model_explorer.ModelExplorer(CONFIGS["cort33x"], 5e10, 2e-9))
 display(sampling.SamplingExplorer(runs / "tour-model", "Once upon a time, Mia"))
 ```
 """

@@ -1,13 +1,16 @@
 """The whole model: its costs against real tensors, its loss, its first weights."""
 
+import json
 from dataclasses import replace
 from math import log
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.model import places
 from cort33x_lib.model import loss
 from cort33x_lib.model.config import CONFIGS, ModelConfig
 from cort33x_lib.model.cost import (
@@ -15,6 +18,7 @@ from cort33x_lib.model.cost import (
     forward_flops,
     parameters,
     state_bytes,
+    step_seconds,
     tokens_read,
 )
 from cort33x_lib.model.mixers import make_mixer
@@ -22,6 +26,7 @@ from cort33x_lib.model.positions import rotary_angles, rotate
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.model.window import reach
 
+RUNS = Path(__file__).parents[1] / "data" / "runs"
 TINY = CONFIGS["tiny"]  # window 8
 
 
@@ -79,10 +84,21 @@ def test_every_parameter_is_accounted_for(name):
     assert real == count
 
 
-def test_reference_model_has_35_million_parameters():
-    config = CONFIGS["cort33x"]
+def test_named_models_have_these_parameters_to_the_last():
+    counted = {name: sum(parameters(one).values()) for name, one in CONFIGS.items()}
+    assert counted == {
+        "tiny": 16_612,
+        "tour": 1_049_992,
+        "cort33x": 35_076_120,
+        "uniform": 35_076_120,
+    }
+
+
+@pytest.mark.parametrize("name", ["cort33x", "uniform"])
+def test_reference_model_and_its_control_fill_one_budget(name):
+    config = CONFIGS[name]
     assert (len(config.pattern), config.heads, config.context) == (12, 6, 1024)
-    assert sum(parameters(config).values()) == 35_076_120
+    assert replace(config, pattern="WWWF" * 3) == CONFIGS["cort33x"]
     assert fit_to_budget(config, 35_000_000) == config
 
 
@@ -131,6 +147,35 @@ def test_flops_of_windows_are_those_that_torch_counts_less_what_blocks_hide(lett
 def test_tokens_read_is_the_mean_over_the_sequence(tokens, window):
     counted = sum(min(t + 1, window) for t in range(tokens)) / tokens
     assert tokens_read(tokens, window) == pytest.approx(counted)
+
+
+def test_a_step_takes_longer_with_each_token_and_its_update_does_not():
+    work = 3 * sum(forward_flops(TINY, 32).values())
+    one, two = (step_seconds(TINY, 32, step, 1e6, 1e-6) for step in (64, 128))
+    assert two - one == pytest.approx(64 * work / 1e6)
+    assert 2 * one - two == pytest.approx(1e-6 * sum(parameters(TINY).values()))
+
+
+def test_the_forecast_is_within_three_times_of_all_recorded_steps():
+    """The rate is that of one recorded step; AdamW moves 40 bytes for a parameter."""
+    kept = json.loads((RUNS / "training-step.json").read_text("utf-8"))["cells"]
+    memory = json.loads((RUNS / "decoding.json").read_text("utf-8"))["bandwidth"]
+    update = 40 / (memory["gb_per_second"] * 1e9)
+    reference = CONFIGS["cort33x"]
+    seconds = 1024 / kept["cort33x, 1 x 1,024"]["mixed"]["tokens_per_second"]
+    seconds -= update * sum(parameters(reference).values())
+    rate = 3 * 1024 * sum(forward_flops(reference, 1024).values()) / seconds
+    ratios = {}
+    for cell, (config, rows, tokens) in places().items():
+        for name in ("mixed", "uniform"):
+            if name == "uniform":
+                config = replace(config, pattern="F" * len(config.pattern))
+            step = rows * tokens
+            said = step / step_seconds(config, tokens, step, rate, update)
+            ratios[cell, name] = said / kept[cell][name]["tokens_per_second"]
+    print(f"\nforecast / measured: {min(ratios.values()):.2f} to", end="")
+    print(f" {max(ratios.values()):.2f}, n = {len(ratios)}")
+    assert all(1 / 3 < ratio < 3 for ratio in ratios.values())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -15,12 +15,13 @@ from cort33x_lib.model.cost import (
     forward_flops,
     parameters,
     state_bytes,
+    step_seconds,
 )
-from cort33x_lib.view.model_explorer import LENGTHS, WINDOWS, ModelExplorer
+from cort33x_lib.view.model_explorer import LENGTHS, ROWS, WINDOWS, ModelExplorer
 
 ROOT = Path(__file__).parents[1]
 CORT33X = CONFIGS["cort33x"]
-RATE = 1e11
+RATE, UPDATE = 1e11, 2e-9
 
 
 def page_with(explorer: ModelExplorer) -> str:
@@ -81,7 +82,9 @@ def choose(page, settings: list[dict]) -> list[dict]:
     )
 
 
-def expected(pattern: str, budget: int, window: int, vocabulary: int) -> dict | None:
+def expected(
+    pattern: str, budget: int, window: int, vocabulary: int, step: int
+) -> dict | None:
     config = replace(CORT33X, pattern=pattern, window=window, vocabulary=vocabulary)
     try:
         config = fit_to_budget(config, budget)
@@ -94,12 +97,14 @@ def expected(pattern: str, budget: int, window: int, vocabulary: int) -> dict | 
         "total": sum(parameters(config).values()),
         "flops": pytest.approx(flops),
         "state": [state_bytes(config, length) for length in LENGTHS],
-        "tokens_per_second": pytest.approx(RATE / (3 * flops[LENGTHS.index(1024)])),
+        "tokens_per_second": pytest.approx(
+            step / step_seconds(config, 1024, step, RATE, UPDATE)
+        ),
     }
 
 
 def test_its_numbers_are_those_of_the_library(opened):
-    page, faults = opened(ModelExplorer(CORT33X, RATE))
+    page, faults = opened(ModelExplorer(CORT33X, RATE, UPDATE))
     chance, refused = random.Random(0), 0
     budgets = [10e6, 20e6, 35e6, 50e6, 70e6, 100e6]
     vocabularies = [1024, 2048, 4096, 8192, 16384, 32768]
@@ -109,13 +114,18 @@ def test_its_numbers_are_those_of_the_library(opened):
             "Budget": chance.randrange(6),
             "Window": chance.randrange(len(WINDOWS)),
             "Vocabulary": chance.randrange(6),
+            "Step": chance.randrange(len(ROWS)),
         }
         for _ in range(300)
     ]
     for setting, computed in zip(settings, choose(page, settings), strict=True):
-        pattern, budget, window, vocabulary = setting.values()
+        pattern, budget, window, vocabulary, step = setting.values()
         right = expected(
-            pattern, int(budgets[budget]), WINDOWS[window], vocabularies[vocabulary]
+            pattern,
+            int(budgets[budget]),
+            WINDOWS[window],
+            vocabularies[vocabulary],
+            1024 * ROWS[step],
         )
         if right is None:
             assert "nothing is left" in computed["said"]
@@ -128,7 +138,7 @@ def test_its_numbers_are_those_of_the_library(opened):
 
 
 def test_it_starts_with_the_model_it_was_given(opened):
-    page, faults = opened(ModelExplorer(CORT33X, RATE))
+    page, faults = opened(ModelExplorer(CORT33X, RATE, UPDATE))
     assert page.evaluate("window.held.chosen")["feed_forward"] == CORT33X.feed_forward
     expect(page.locator("output")).to_contain_text("35,076,120 parameters")
     assert page.locator("svg").count() == 2
@@ -139,8 +149,21 @@ def test_it_starts_with_the_model_it_was_given(opened):
     assert faults == []
 
 
+def test_it_says_what_its_forecast_holds(opened):
+    page, faults = opened(ModelExplorer(CORT33X, RATE, UPDATE))
+    said = page.locator("output")
+    expect(said).to_contain_text("at 100 GFLOP/s, and an update of 70 ms every 1,024")
+    few = page.evaluate("window.held.chosen.tokens_per_second")
+    page.get_by_role("slider", name="Step").press("End")
+    expect(said).to_contain_text("every 131,072 tokens")
+    many = page.evaluate("window.held.chosen.tokens_per_second")
+    # an update for each row, or for all of them
+    assert 1024 / few - 1024 / many == pytest.approx(0.0702 * 127 / 128, rel=1e-3)
+    assert faults == []
+
+
 def test_a_wrong_letter_is_named_and_mended_by_the_keyboard(opened):
-    page, faults = opened(ModelExplorer(CORT33X, RATE))
+    page, faults = opened(ModelExplorer(CORT33X, RATE, UPDATE))
     text = page.get_by_label("Pattern", exact=True)
     text.focus()
     page.keyboard.press("End")
@@ -162,7 +185,7 @@ def test_a_wrong_letter_is_named_and_mended_by_the_keyboard(opened):
 
 def test_it_takes_a_shape_that_is_in_no_list(opened):
     config = replace(CONFIGS["tiny"], context=100, window=7, vocabulary=99)
-    page, faults = opened(ModelExplorer(config, RATE, budget=50_000))
+    page, faults = opened(ModelExplorer(config, RATE, UPDATE, budget=50_000))
     found = page.evaluate("window.held.chosen")
     config = fit_to_budget(config, 50_000)
     assert found["total"] == sum(parameters(config).values())

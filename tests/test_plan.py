@@ -6,8 +6,21 @@ import pytest
 
 from cort33x_lib.lab.launch import HELD_OUT, TRAIN, Training, launch, reopen
 from cort33x_lib.lab.plan import PLANS, CorpusPlan, plan_of, read_plan
+from cort33x_lib.model.cost import parameters
 from cort33x_lib.text.corpus import Document, save_corpus
 from cort33x_lib.training.record import OF_THE_MACHINE, Run
+
+
+def test_the_models_of_the_plans_have_these_parameters():
+    counted = {
+        name: sum(parameters(plan.model).values()) for name, plan in PLANS.items()
+    }
+    assert counted == {
+        "tiny": 30_948,
+        "tour": 1_049_992,
+        "small": 1_049_992,
+        "cort33x": 35_076_120,
+    }
 
 
 def test_name_file_and_changes_in_this_order(tmp_path):

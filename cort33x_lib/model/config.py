@@ -5,7 +5,7 @@ B batch, T tokens, C channels, H heads, D channels per head, F feed-forward widt
 V vocabulary, L layers, G heads of keys and values.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,5 @@ CONFIGS = {
         window=256,
     ),
 }
+# Its control: the same numbers, parameters too, and every layer reads everything.
+CONFIGS["uniform"] = replace(CONFIGS["cort33x"], pattern="F" * 12)

@@ -1,5 +1,7 @@
 """What a model costs, as pure functions of its config: parameters, FLOPs, state bytes.
 
+From these and two numbers of a machine, the seconds of a training step.
+
 Chosen: one function a letter for each of the three, listed in COSTS; the whole model
 sums them over its pattern. One multiplication and one addition count as two FLOPs.
 Left out: norms, activations and the softmax, below two per cent of the work at every
@@ -160,6 +162,19 @@ def forward_flops(config: ModelConfig, tokens: int) -> dict[str, float]:
         "feed-forward": 2 * count["feed-forward"],
         "head": 2 * count["embedding"],
     }
+
+
+def step_seconds(
+    config: ModelConfig, tokens: int, step: int, rate: float, update: float
+) -> float:
+    """A forecast of one training step of `step` tokens, in rows of `tokens`.
+
+    `rate` is what a machine does in FLOPs per second, `update` what AdamW takes in
+    seconds per parameter: it moves numbers and hardly computes. Left out: batches,
+    checks, records, and that a machine does small products at a lower rate.
+    """
+    work = 3 * step * sum(forward_flops(config, tokens).values())
+    return work / rate + update * sum(parameters(config).values())
 
 
 def state_bytes(config: ModelConfig, tokens: int, number_bytes: int = 4) -> int:

@@ -1,7 +1,7 @@
 """The attention viewer: what each token of a text reads, by layer and head, and masks.
 
 Chosen: maps are recorded once as bytes, so that a page needs no model. Left out: maps
-of mixers that have none, such as those that read a state.
+of layers D: what a state gives is no mean, and its shares are negative too.
 """
 
 from base64 import b64decode, b64encode
@@ -13,37 +13,26 @@ import torch
 import traitlets
 from torch import Tensor
 
-from cort33x_lib.model.attention import Attention
+from cort33x_lib.model.delta import GatedDelta
 from cort33x_lib.model.transformer import Transformer
-from cort33x_lib.training.telemetry import softmax_weights
+from cort33x_lib.training.telemetry import listening, softmax_weights
 
 
 @torch.no_grad()
 def attention_weights(model: Transformer, ids: Sequence[int]) -> dict[int, Tensor]:
-    """What each token reads of each other, for every layer of softmax attention.
+    """What each token reads of each other, for every layer but those of letter D.
 
     T ids -> for a layer's number (H, T, T): rows are readers and sum to 1, or to less
     where a sink takes the rest.
     """
     inputs: dict[int, Tensor] = {}
-
-    def keep(number: int):
-        return lambda mixer, given: inputs.update({number: given[0]})
-
-    hooks = [
-        block.mixer.register_forward_pre_hook(keep(number))
-        for number, block in enumerate(model.blocks)
-        if isinstance(block.mixer, Attention)
-    ]
-    try:
+    with listening(model, inputs, outputs={}):
         model.read(torch.tensor([ids]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    T = len(ids)
+    mixers = [block.mixer for block in model.blocks]
     return {
-        number: softmax_weights(model.blocks[number].mixer, x)[0, :, :, :T]
+        number: softmax_weights(mixers[number], x)[0, :, :, : len(ids)]
         for number, x in inputs.items()
+        if not isinstance(mixers[number], GatedDelta)
     }
 
 

@@ -31,14 +31,15 @@ function round(value) {
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 const whole = (value) => Math.round(value).toLocaleString("en");
+const rough = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
 const millions = (value) => `${(value / 1e6).toFixed(1)} M`;
 const bytes = (value) =>
   value < 1e6 ? `${(value / 1e3).toFixed(0)} kB`
     : `${(value / 1e6).toFixed(value < 99.5e6 ? 1 : 0)} MB`;
 
 // Everything about one pattern, or what is wrong with it.
-function compute({ letters, lengths, windows, channels, context, rate, ...chosen }) {
-  const { budget, pattern, window, vocabulary } = chosen;
+function compute({ letters, lengths, windows, channels, context, rate, update, ...chosen }) {
+  const { budget, pattern, window, vocabulary, step } = chosen;
   const layers = pattern.length;
   const unknown = [...pattern].find((letter) => !(letter in letters));
   if (!layers) return { fault: "The pattern is empty: write one letter a layer." };
@@ -62,13 +63,16 @@ function compute({ letters, lengths, windows, channels, context, rate, ...chosen
   const at = windows.indexOf(window);
   const flops = lengths.map((_, n) => sum(mixers.map((mixer) => mixer.flops[at][n]))
     + 2 * parts["feed-forward"] + 2 * parts.embedding);
+  const total = sum(Object.values(parts));
+  const passes = (3 * step * flops[lengths.indexOf(context)]) / rate; // seconds of a step
   return {
     feed_forward: width,
     parts,
-    total: sum(Object.values(parts)),
+    total,
     flops,
     state: lengths.map((_, n) => sum(mixers.map((mixer) => mixer.state[at][n]))),
-    tokens_per_second: rate / (3 * flops[lengths.indexOf(context)]),
+    update: update * total,
+    tokens_per_second: step / (passes + update * total),
   };
 }
 
@@ -125,8 +129,9 @@ function lines(title, lengths, context, own, uniform, words) {
   return svg;
 }
 
-const NAMES = ["budget", "pattern", "window", "vocabulary"];
-const GIVEN = [...NAMES, "letters", "lengths", "windows", "channels", "context", "rate"];
+const NAMES = ["budget", "pattern", "window", "vocabulary", "step"];
+const FIXED = ["letters", "lengths", "windows", "channels", "context", "rate", "update"];
+const GIVEN = [...NAMES, ...FIXED];
 
 export default {
   render({ model, el }) {
@@ -140,11 +145,13 @@ export default {
       budget: [...new Set([...BUDGETS, start.budget])].sort((a, b) => a - b),
       window: start.windows,
       vocabulary: [...new Set([...VOCABULARIES, start.vocabulary])].sort((a, b) => a - b),
+      step: model.get("steps"),
     };
     const words = {
       budget: (value) => `${millions(value)} parameters`,
       window: (value) => `${whole(value)} tokens`,
       vocabulary: (value) => `${whole(value)} tokens`,
+      step: (value) => `${whole(value)} tokens`,
     };
     const text = make("input", {
       type: "text", spellcheck: "false", autocomplete: "off", maxlength: "48",
@@ -194,9 +201,10 @@ export default {
         said.textContent = `${whole(found.total)} parameters, feed-forward layers of `
           + `${whole(found.feed_forward)}. At ${whole(now.context)} tokens: `
           + `${millions(3 * found.flops[place])}FLOPs a trained token, `
-          + `${bytes(found.state[place])} of state in float32, about `
-          + `${whole(found.tokens_per_second)} trained tokens per second here, at `
-          + `${(now.rate / 1e9).toFixed(0)} GFLOP/s.`;
+          + `${bytes(found.state[place])} of state in float32. Forecast: about `
+          + `${whole(found.tokens_per_second)} trained tokens per second here. It holds forward `
+          + `and backward pass at ${(now.rate / 1e9).toFixed(0)} GFLOP/s, and an update of `
+          + `${rough(1000 * found.update)} ms every ${whole(now.step)} tokens.`;
         charts.replaceChildren(...bar(found));
         // Where letters cost more than F, all F may still fit; where not, it is left out.
         const other = "fault" in uniform ? found : uniform;
