@@ -428,11 +428,15 @@ def test_a_terminal_sees_the_bar_move(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal as POSIX has it")
 @pytest.mark.parametrize(
-    ("stories", "bar"), [(10**7, b"collect:"), (9000, b"evaluate:")]
+    ("words", "bar"),
+    [
+        ("evaluate data/runs/tour-model --stories 10000000", b"collect:"),
+        ("evaluate data/runs/tour-model --stories 9000", b"evaluate:"),
+        ("train tiny --set corpus.documents=10000000", b"collect:"),
+    ],
 )
-def test_long_work_has_a_bar_and_can_be_stopped(stories, bar):
-    model = PROJECT / "data" / "runs" / "tour-model"
-    words = ["evaluate", model, "--stories", stories]
+def test_long_work_has_a_bar_and_can_be_stopped(tmp_path, words, bar):
+    words = [*words.split(), "--runs", tmp_path]
     code, printed, seen = in_a_terminal(words, until=bar)
     assert (code, printed) == (130, "")
     assert seen.rstrip().endswith(b"Stopped.") and b"Traceback" not in seen
