@@ -48,9 +48,7 @@ def collect(plan: CorpusPlan) -> tuple[list[Document], list[Document]]:
         world = World.load()
         stories = world.stories("train", plan.documents)
         shown = dict(total=plan.documents, unit=" documents", delay=1, leave=False)
-        training = list(
-            tqdm(stories, "collect", disable=None, **shown)
-        )  # in a terminal
+        training = list(tqdm(stories, "collect", disable=None, **shown))
         return training, list(world.stories("validation", plan.held_out))
     if plan.source == "standard-library":
         documents = standard_library(problems=[])
