@@ -41,9 +41,10 @@ import torch
 from tqdm import tqdm
 
 from cort33x_lib.files import PROJECT, write_atomically
-from cort33x_lib.lab.bisect import Workbench, bisect, manifest_of
+from cort33x_lib.lab.bisect import bisect
 from cort33x_lib.lab.launch import launch
 from cort33x_lib.lab.plan import CorpusPlan, Plan, TokenizerPlan, plan_of
+from cort33x_lib.lab.workbench import Workbench, manifest_of
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.text.corpus import Document, save_corpus, standard_library
 from cort33x_lib.text.story_world import World

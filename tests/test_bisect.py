@@ -4,7 +4,6 @@ import random
 import shutil
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,8 @@ from cort33x_lib.lab.bisect import (
 )
 from cort33x_lib.lab.plan import PLANS
 from cort33x_lib.lab.uncertainty import student_quantile
+from cort33x_lib.text.corpus import Document, save_corpus
+from cort33x_lib.text.story_world import World
 
 PLAN = replace(PLANS["tiny"], recipe=replace(PLANS["tiny"].recipe, steps=8))
 
@@ -135,8 +136,18 @@ def test_a_planted_cause_is_found_beside_one_that_does_nothing():
     assert "not one bit moved" in " ".join(found.sentences())
 
 
-def test_planted_code_is_a_cause_like_others(tmp_path):
-    """A copy of the library whose rate never rises, in a process of its own."""
+def test_planted_code_is_a_cause_like_others(tmp_path, monkeypatch):
+    """A copy of the library whose rate never rises, in a process of its own.
+
+    The corpus is named as it is seen from here, which is neither copy.
+    """
+    documents = [
+        Document(story.text, f"{number}", "story world", "CC0-1.0")
+        for number, story in enumerate(World.load().stories("train", 200))
+    ]
+    save_corpus(tmp_path / "here" / "tales", documents)
+    monkeypatch.chdir(tmp_path / "here")
+    plan = replace(PLAN, corpus=replace(PLAN.corpus, source="tales"))
     shutil.copytree(PROJECT / "cort33x_lib", tmp_path / "cort33x_lib")
     (tmp_path / "data").symlink_to(PROJECT / "data")
     file = tmp_path / "cort33x_lib" / "training" / "schedule.py"
@@ -144,7 +155,10 @@ def test_planted_code_is_a_cause_like_others(tmp_path):
     old = "return recipe.final_rate + (recipe.peak_rate - recipe.final_rate) * height"
     assert text.count(old) == 1
     file.write_text(text.replace(old, "return recipe.final_rate / 100"))
-    found = bisect(PLAN, PLAN, seeds=range(2), code=(Path(PROJECT), tmp_path))
+    seen = []
+    code = PROJECT, tmp_path
+    found = bisect(plan, plan, seeds=range(2), code=code, done=seen.append)
+    assert seen == [*found.scores] and len(seen) == 4
     assert [(e.name, e.verdict) for e in found.effects] == [("code", "costs")]
 
 

@@ -1,9 +1,11 @@
 """The command line, from outside: real commands in processes of their own."""
 
 import asyncio
+import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -14,6 +16,7 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cort33x_lib.command.console import columns, sparkline, visible
 from cort33x_lib.command.parser import main
@@ -44,7 +47,7 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
-def call(*words, code=0, **options):
+def call(*words, code=0, timeout=120, **options):
     """What a command prints, and what it complains, once it ended with `code`."""
     done = subprocess.run(
         [*PROGRAM, *map(str, words)],
@@ -52,7 +55,7 @@ def call(*words, code=0, **options):
         encoding="utf-8",
         cwd=PROJECT,
         env=environment(),
-        timeout=120,
+        timeout=timeout,
         **options,
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -139,11 +142,31 @@ def test_the_process_ends_with_the_code(tmp_path):
         ("train tinny", "no plan 'tinny', expected one of tiny"),
         ("train tiny --set recipe.stepz=3", "no key 'recipe.stepz', expected one of"),
         ("train tiny --set recipe.steps=0", "steps is 0, expected a whole number"),
+        ("train tiny --set recipe.steps=many", "'many', expected a whole number like"),
+        ("train tiny --set recipe.clip=-1", "clip is -1.0, expected above 0"),
+        ("train tiny --set recipe.betas=[0.9]", "expected two numbers from 0 to"),
+        (
+            "train tiny --set corpus.held_out=0",
+            "corpus.held_out is 0, expected a",
+        ),
+        (
+            "train tiny --set corpus.source=nowhere",
+            "manifest.json cannot be read",
+        ),
         ("train tiny --config nowhere.toml", "nowhere.toml: No such file"),
+        ("train --config pyproject.toml", "no key 'build-system', expected one of"),
         ("train tiny --name ../up", "name '../up': expected letters"),
         ("resume tint", "no run 'tint' in"),
         ("resume tint", "near it: tiny"),
         ("runs show tiny-009", "near it: tiny-00"),
+        ("runs show tiny --csv nowhere/x.csv", "nowhere/x.csv: No such file"),
+        ("runs show tiny --tensorboard README.md", "README.md is a file, expected a"),
+        ("runs diff tiny-001 tint", "no run 'tint' in"),
+        ("runs bisect tiny-001 tiny-001", "differ in nothing but the seed"),
+        ("runs bisect tiny-001 tiny --seeds 1", "seeds is 1, expected 2 or more"),
+        ("runs bisect tiny data/runs/tour-seed-0", "was not started from a plan"),
+        ("runs bisect tiny-001 tiny --code data data", "data holds no cort33x_lib"),
+        ("generate data/runs/tour-seed-0", "no intact checkpoint in"),
         ("generate tiny --temperature -1", "temperature is -1.0, expected 0 or more"),
         ("generate tiny --tokens 0", "tokens is 0, expected 1 or more"),
         ("evaluate tiny --stories 0", "stories is 0, expected 1 or more"),
@@ -163,6 +186,40 @@ def test_no_room_on_the_disk_is_said(small_disk):
     assert "No space left" in complaint.splitlines()[-1]
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(capsys, small_disk):
+    runs = small_disk / "runs"
+    runs.touch()
+    code, printed, complaint = said(capsys, "train", "tiny", "--runs", runs)
+    assert (code, printed) == (1, "")
+    assert complaint == f"cort33x: {runs} is a file, expected a folder\n"
+    remount = ["mount", "-o", "remount,ro", "tmpfs", str(small_disk)]
+    subprocess.run(remount, check=True)
+    code, printed, complaint = said(capsys, "train", "tiny", "--runs", small_disk)
+    told = f"cort33x: {small_disk} may not be written to: give another --runs\n"
+    assert (code, printed, complaint) == (1, "", told)
+
+
+def test_what_is_no_run_is_not_taken_for_one(capsys, runs, tmp_path):
+    shutil.copytree(runs / "tiny-001", tmp_path / "tiny-001")
+    call("corpus", "build", tmp_path / "tales", "stories:3")
+    lines = said(capsys, "runs", "list", "--runs", tmp_path)[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "tiny-001"]
+    code, _, complaint = said(capsys, "runs", "show", "tales", "--runs", tmp_path)
+    assert code == 1 and "no run 'tales' in" in complaint
+    broken = tmp_path / "tiny-001" / "manifest.json"
+    broken.write_text("{")
+    code, _, complaint = said(capsys, "runs", "show", "tiny-001", "--runs", tmp_path)
+    assert code == 1 and f"{broken} is damaged: Expecting property" in complaint
+
+
+def test_help_names_every_plan_and_every_default(capsys):
+    _, printed, _ = said(capsys, "train", "--help")
+    assert all(plan in printed for plan in PLANS) and "tour (default)" in printed
+    _, printed, _ = said(capsys, "generate", "--help")
+    for default in ("(400)", "(0.8)", "(1)", "(0)"):
+        assert default in printed
+
+
 def test_a_run_is_chosen_by_name(capsys, runs):
     assert "tiny-002" in said(capsys, "runs", "show", "tiny", "--runs", runs)[1]
     _, shown, _ = said(capsys, "runs", "show", "tiny-001", "--runs", runs)
@@ -173,6 +230,38 @@ def test_a_run_is_chosen_by_name(capsys, runs):
         capsys, "runs", "show", PROJECT / "data" / "runs" / "tour-seed-0"
     )
     assert "WFWF" in recorded
+
+
+def test_schedule_and_precision_reach_the_run(capsys, runs, tmp_path):
+    _, plain, _ = left_by(Run(runs / "tiny-001"))
+    for number, change in enumerate(["schedule=wsd", "precision=bfloat16"], 1):
+        words = ["train", "tiny", "--set", f"recipe.{change}", "--runs", tmp_path]
+        code, printed, _ = said(capsys, *words)
+        assert code == 0 and printed.startswith(f"tiny-00{number}: 20 steps in ")
+        run, (key, value) = Run(tmp_path / f"tiny-00{number}"), change.split("=")
+        assert run.manifest["recipe"][key] == value
+        step, weights, log = left_by(run)
+        assert step == len(log) == 20 and weights != plain
+        assert log[-1]["held_out"] < log[9]["held_out"] < log[0]["loss"]
+    rates = [m["learning_rate"] for m in Run(tmp_path / "tiny-001").metrics()]
+    assert len({*rates[2:15]}) == 1 and rates[-1] < rates[14] == max(rates)
+
+
+@pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler is here"
+)
+def test_a_compiled_run_learns_what_a_plain_one_does(tmp_path):
+    words = ["--set", "recipe.steps=3", "--set", "model.pattern=F", "--runs", tmp_path]
+    call("train", "tiny", *words)
+    words += ["--set", "recipe.compiled=true"]
+    printed, _ = call("train", "tiny", *words, timeout=600)
+    assert printed.startswith("tiny-002: 3 steps in ")
+    plain, compiled = (Run(tmp_path / f"tiny-00{number}") for number in (1, 2))
+    assert compiled.manifest["recipe"]["compiled"] is True
+    told, _ = call("runs", "diff", "tiny-001", "tiny-002", "--runs", tmp_path)
+    assert told.startswith("recipe.compiled was False and is True.\n")
+    losses = [[m["loss"] for m in run.metrics()] for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_fit_says_the_words_for_the_fastest_micro_batch():
@@ -203,10 +292,59 @@ def test_two_runs_are_compared(capsys, runs, tmp_path):
     assert code == 0 and "in 4 short runs" in told and "recipe.peak_rate: " in told
 
 
+def test_code_is_a_change_that_bisect_asks_for(capsys, tmp_path):
+    """Two copies of the project, in one of which the rate never rises."""
+    runs, before, after = (tmp_path / name for name in ("runs", "before", "after"))
+    for folder in (before, after):
+        shutil.copytree(PROJECT / "cort33x_lib", folder / "cort33x_lib")
+        (folder / "data").symlink_to(PROJECT / "data")
+    file = after / "cort33x_lib" / "training" / "schedule.py"
+    text = file.read_text(encoding="utf-8")
+    old = "return recipe.final_rate + (recipe.peak_rate - recipe.final_rate) * height"
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, "return recipe.final_rate / 100"))
+    change = ["--set", "model.latent_channels=32"]  # which this model does not use
+    for folder, words in [(before, []), (after, change)]:
+        command = [*PROGRAM, "train", "tiny", *words, "--runs", str(runs)]
+        subprocess.run(command, cwd=folder, env=environment(), check=True)
+    both = ["runs", "bisect", "tiny-001", "tiny-002", "--runs", runs]
+    both += ["--seeds", 3]
+    named = "training/schedule.py: learning_rate has changed"
+    code, _, complaint = said(capsys, *both)
+    assert code == 1
+    assert f"the code differs: {named}; expected --code BEFORE AFTER" in complaint
+    code, _, complaint = said(capsys, *both, "--code", after, before)
+    assert code == 1
+    assert f"{after} does not hold the code of tiny-001: {named}" in complaint
+    told, complaint = call(*both, "--code", before, after)
+    first, code, latent = told.splitlines()
+    assert first.startswith("All changes, in 12 short runs: +")
+    assert code.startswith("code: +") and code.endswith("costs.")
+    assert latent == "model.latent_channels: not one bit moved."
+    assert "12/12" in complaint
+    code, told, _ = said(capsys, *both, "--steps", 4, "--without-code")
+    assert code == 0
+    assert told.splitlines()[1] == "model.latent_channels: not one bit moved."
+    code, _, _ = said(capsys, *both, "--without-code", "--code", before, after)
+    assert code == 2
+
+
 def test_a_run_is_exported(capsys, runs, tmp_path):
     out = tmp_path / "run.csv"
     code, _, _ = said(capsys, "runs", "show", "tiny-001", "--runs", runs, "--csv", out)
     assert code == 0 and len(out.read_text(encoding="utf-8").splitlines()) == 21
+    with open(out, newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    measured = Run(runs / "tiny-001").metrics()
+    assert [float(row["loss"]) for row in rows] == [m["loss"] for m in measured]
+    words = ["--tensorboard", tmp_path / "events" / "tiny-001"]
+    code, _, _ = said(capsys, "runs", "show", "tiny-001", "--runs", runs, *words)
+    events = EventAccumulator(str(words[1])).Reload()
+    losses = events.Scalars("loss")
+    assert code == 0 and [event.step for event in losses] == [*range(1, 21)]
+    told = [event.value for event in losses]
+    assert told == pytest.approx([m["loss"] for m in measured])
+    assert len(events.Scalars("held_out")) == 2
 
 
 def test_runs_are_listed(capsys, runs, tmp_path):
@@ -247,12 +385,14 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(tmp_path):
     assert "has all its" in call(*advice[3:])[0]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a terminal as POSIX has it")
-def test_a_terminal_sees_the_bar_move(tmp_path):
+def in_a_terminal(words, until=None):
+    """The code of a command, what it printed, and what a terminal saw beside that.
+
+    Ctrl-C is pressed once the terminal has seen `until`.
+    """
     fcntl, pty, termios = map(import_module, ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    words = ["train", "tiny", "--runs", tmp_path]
     process = subprocess.Popen(
         [*PROGRAM, *map(str, words)],
         stdout=subprocess.PIPE,
@@ -261,7 +401,7 @@ def test_a_terminal_sees_the_bar_move(tmp_path):
         env=environment(),
     )
     os.close(theirs)
-    seen = b""
+    seen, pressed = b"", False
     while True:
         try:
             part = os.read(ours, 4096)
@@ -270,11 +410,36 @@ def test_a_terminal_sees_the_bar_move(tmp_path):
         if not part:
             break
         seen += part
+        if until and until in seen and not pressed:
+            process.send_signal(signal.SIGINT)
+            pressed = True
     os.close(ours)
     printed = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 0
+    return process.returncode, printed, seen
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal as POSIX has it")
+def test_a_terminal_sees_the_bar_move(tmp_path):
+    code, printed, seen = in_a_terminal(["train", "tiny", "--runs", tmp_path])
+    assert code == 0
     assert b"20/20" in seen and b"loss=" in seen
     assert printed.startswith("tiny-001: 20 steps in ") and "\r" not in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal as POSIX has it")
+@pytest.mark.parametrize(
+    ("words", "bar"),
+    [
+        ("evaluate data/runs/tour-model --stories 10000000", b"collect:"),
+        ("evaluate data/runs/tour-model --stories 9000", b"evaluate:"),
+        ("train tiny --set corpus.documents=10000000", b"collect:"),
+    ],
+)
+def test_long_work_has_a_bar_and_can_be_stopped(tmp_path, words, bar):
+    words = [*words.split(), "--runs", tmp_path]
+    code, printed, seen = in_a_terminal(words, until=bar)
+    assert (code, printed) == (130, "")
+    assert seen.rstrip().endswith(b"Stopped.") and b"Traceback" not in seen
 
 
 def test_generate_writes_from_a_run_and_a_folder(capsys, runs):

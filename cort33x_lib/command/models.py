@@ -5,6 +5,8 @@ import sys
 from math import log
 from pathlib import Path
 
+from tqdm import tqdm
+
 from cort33x_lib.command.console import columns, visible
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab import evaluation
@@ -106,4 +108,6 @@ def chosen_documents(asked: argparse.Namespace) -> list:
         return load_corpus(asked.corpus)
     if asked.stories < 1:
         raise ValueError(f"stories is {asked.stories}, expected 1 or more")
-    return list(World.load().stories("test", asked.stories))
+    stories = World.load().stories("test", asked.stories)
+    bar = dict(total=asked.stories, unit=" documents", delay=1, leave=False)
+    return list(tqdm(stories, "collect", **bar))

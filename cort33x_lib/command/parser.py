@@ -21,8 +21,13 @@ sources, each one word:
   public:NAME[:BYTES]    an entry of data/catalog.toml, or only its first BYTES"""
 SETTINGS = """\
 A plan has four parts: corpus, tokenizer, model and recipe. A file of --config has them
-as tables, and --set changes one number after that:
-  python -m cort33x_lib train tour --set recipe.steps=200 --set model.pattern=FFFF"""
+as tables, and --set changes one value after that:
+  python -m cort33x_lib train tour --set recipe.steps=200 --set model.pattern=FFFF
+The keys are explained in cort33x_lib/lab/plan.py (corpus and tokenizer),
+cort33x_lib/model/config.py (model) and cort33x_lib/training/recipe.py (recipe)."""
+
+
+CORPUS = "a folder made by `corpus build`"
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,7 +94,7 @@ def add_run(command: Parser) -> None:
 def add_plan(command: Parser) -> None:
     """The words that choose a plan and change it."""
     command.add_argument(
-        "plan", nargs="?", metavar="PLAN", help="tiny, tour, small, ..."
+        "plan", nargs="?", metavar="PLAN", help="tiny, tour (default), small, cort33x"
     )
     command.add_argument("--config", type=path, metavar="FILE", help="a plan, as TOML")
     command.add_argument(
@@ -97,7 +102,7 @@ def add_plan(command: Parser) -> None:
         action="append",
         default=[],
         metavar="PART.KEY=VALUE",
-        help="change one number of the plan; may be said several times",
+        help="change one value of the plan; may be said several times",
     )
 
 
@@ -137,13 +142,19 @@ def add_models(commands) -> None:
     )
     generate.add_argument("model", metavar="RUN", help="a run, or a model's folder")
     generate.add_argument("--prompt", default="", help="the beginning of the text")
-    generate.add_argument("--tokens", type=int, default=400, help="at most so many")
-    generate.add_argument("--temperature", type=float, default=0.8)
-    generate.add_argument("--top-k", type=int)
-    generate.add_argument("--top-p", type=float)
-    generate.add_argument("--min-p", type=float)
-    generate.add_argument("--repetition-penalty", type=float, default=1.0)
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--tokens", type=int, default=400, help="at most (400)")
+    sampling = {
+        "--temperature": (float, 0.8, "0 takes the likeliest, 1 draws as learnt (0.8)"),
+        "--top-k": (int, None, "draw from the K likeliest tokens"),
+        "--top-p": (float, None, "draw from the likeliest that reach this share"),
+        "--min-p": (float, None, "draw from those at least this likely to the first"),
+        "--repetition-penalty": (float, 1.0, "above 1: seldom a token again (1)"),
+        "--seed": (int, 0, "another seed, another text (0)"),
+    }
+    for name, (kind, default, help) in sampling.items():
+        generate.add_argument(
+            name, type=kind, default=default, metavar=kind.__name__.upper(), help=help
+        )
     add_runs_folder(generate)
     evaluate = add(
         commands,
@@ -154,8 +165,10 @@ def add_models(commands) -> None:
     )
     evaluate.add_argument("model", metavar="RUN", help="a run, or a model's folder")
     chosen = evaluate.add_mutually_exclusive_group()
-    chosen.add_argument("--corpus", type=path, help="a folder made by `corpus build`")
-    chosen.add_argument("--stories", type=int, help="so many of the story world's test")
+    chosen.add_argument("--corpus", type=path, metavar="FOLDER", help=CORPUS)
+    chosen.add_argument(
+        "--stories", type=int, metavar="COUNT", help="so many of the story world's test"
+    )
     add_runs_folder(evaluate)
 
 
@@ -178,17 +191,29 @@ def add_runs(commands) -> None:
         "bisect",
         "runs.bisect",
         "What each change between two runs adds, in bits per byte.",
-        "It trains every mixture of the two plans, with several seeds.",
+        "It trains every mixture of the two plans, with several seeds. Where the code\n"
+        "differs too, --code makes it one more change.",
     )
     add_pair(bisect)
+    code = bisect.add_mutually_exclusive_group()
+    code.add_argument(
+        "--code",
+        type=path,
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="the project as it was for each run, as `git worktree add` makes it",
+    )
+    code.add_argument(
+        "--without-code", action="store_true", help="leave out that the code differs"
+    )
     bisect.add_argument("--steps", type=int, help="shorter runs (default: the plans')")
     bisect.add_argument("--seeds", type=int, default=4, help="at least 2 (default: 4)")
 
 
 def add_pair(command: Parser) -> None:
     """The words that choose two runs."""
-    command.add_argument("first", metavar="RUN")
-    command.add_argument("second", metavar="RUN")
+    command.add_argument("before", metavar="BEFORE", help="a run, as tour-001")
+    command.add_argument("after", metavar="AFTER", help="another one")
     add_runs_folder(command)
 
 
@@ -204,8 +229,8 @@ def add_text(commands) -> None:
         "Collect documents into a folder.",
         SOURCES,
     )
-    build.add_argument("folder", type=path, metavar="FOLDER")
-    build.add_argument("sources", nargs="+", metavar="SOURCE")
+    build.add_argument("folder", type=path, metavar="FOLDER", help="to write")
+    build.add_argument("sources", nargs="+", metavar="SOURCE", help="see below")
     build.add_argument(
         "--deduplicate",
         action="store_true",
@@ -215,13 +240,15 @@ def add_text(commands) -> None:
         "tokenizer", help="Train a tokenizer, encode.", description="Tokens."
     ).add_subparsers(metavar="COMMAND", required=True)
     train = add(tokenizer, "train", "text.tokenizer", "Learn merges from a corpus.")
-    train.add_argument("corpus", type=path, metavar="CORPUS")
+    train.add_argument("corpus", type=path, metavar="CORPUS", help=CORPUS)
     train.add_argument("out", type=path, metavar="FILE", help="to write, as JSON")
     train.add_argument("--vocabulary", type=int, default=8192, help="ids (8192)")
     train.add_argument("--pattern", default="prose-2", help="how text is cut (prose-2)")
     encode = add(tokenizer, "encode", "text.encode", "Encode a corpus into a file.")
-    encode.add_argument("tokenizer", type=path, metavar="TOKENIZER")
-    encode.add_argument("corpus", type=path, metavar="CORPUS")
+    encode.add_argument(
+        "tokenizer", type=path, metavar="TOKENIZER", help="made by `tokenizer train`"
+    )
+    encode.add_argument("corpus", type=path, metavar="CORPUS", help=CORPUS)
     encode.add_argument("out", type=path, metavar="FILE", help="to write")
 
 
@@ -250,6 +277,8 @@ def main(words: list[str]) -> int:
 
 def one_line(trouble: Exception) -> str:
     """What went wrong, in one line."""
+    if isinstance(trouble, FileExistsError) and trouble.filename:
+        return f"{trouble.filename} is a file, expected a folder"
     if isinstance(trouble, OSError) and trouble.filename and trouble.strerror:
         return f"{trouble.filename}: {trouble.strerror}"
     return " ".join(str(trouble).split()) or type(trouble).__name__

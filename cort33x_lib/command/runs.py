@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cort33x_lib.command.console import columns, sparkline, visible
-from cort33x_lib.lab.bisect import bisect, needed_arms, plan_differences
-from cort33x_lib.lab.plan import plan_of
-from cort33x_lib.training.compare import compare
+from cort33x_lib.lab.bisect import bisect, change_names, needed_arms
+from cort33x_lib.lab.plan import Plan, plan_of
+from cort33x_lib.lab.workbench import library_in
+from cort33x_lib.training.compare import Change, code_changes, compare
 from cort33x_lib.training.export import to_csv, to_tensorboard
-from cort33x_lib.training.record import Run
+from cort33x_lib.training.record import Run, describe_code, describe_machine
 
 SHOWN = 12  # lines of the table of `runs show`
 
@@ -24,7 +26,7 @@ def find_run(runs: Path, name: str) -> Run:
     Raises ValueError naming near ones.
     """
     for folder in (runs / name, Path(name)):
-        if (folder / "manifest.json").is_file():
+        if is_run(folder):
             return Run(folder)
     numbered = re.compile(re.escape(name) + r"-(\d+)")
     found = {
@@ -50,9 +52,21 @@ def run_names(runs: Path) -> list[str]:
     """The folders of a folder that hold a run, by name."""
     if not runs.is_dir():
         return []
-    return sorted(
-        folder.name for folder in runs.iterdir() if (folder / "manifest.json").is_file()
-    )
+    return sorted(folder.name for folder in runs.iterdir() if is_run(folder))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run; a corpus has a manifest of another kind.
+
+    Raises ValueError for a manifest that is damaged.
+    """
+    file = folder / "manifest.json"
+    if not file.is_file():
+        return False
+    try:
+        return "recipe" in json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise ValueError(f"{file} is damaged: {fault}") from None
 
 
 def list_command(asked: argparse.Namespace) -> None:
@@ -122,20 +136,53 @@ def show_command(asked: argparse.Namespace) -> None:
 
 def diff_command(asked: argparse.Namespace) -> None:
     """What has changed from the first run to the second, a sentence each."""
-    runs = (find_run(asked.runs, name) for name in (asked.first, asked.second))
+    runs = (find_run(asked.runs, name) for name in (asked.before, asked.after))
     print("\n".join(map(visible, compare(*runs))))
 
 
 def bisect_command(asked: argparse.Namespace) -> None:
-    """Train what is between the plans of two runs, and split the difference."""
-    names = asked.first, asked.second
-    plans = [plan_of(find_run(asked.runs, name).manifest) for name in names]
+    """Train what is between two runs, and split the difference."""
+    runs = [find_run(asked.runs, name) for name in (asked.before, asked.after)]
+    plans = [recorded_plan(run) for run in runs]
     if asked.steps is not None:
         plans = [replace(p, recipe=replace(p.recipe, steps=asked.steps)) for p in plans]
     if asked.seeds < 2:
         raise ValueError(f"seeds is {asked.seeds}, expected 2 or more")
+    changed = [*code_changes(*(run.manifest for run in runs))]
+    if changed and not asked.code and not asked.without_code:
+        raise ValueError(
+            f"the code differs: {in_short(changed)}; expected --code BEFORE AFTER, two"
+            " folders that hold the code of each, or --without-code to leave it out"
+        )
+    for folder, run in zip(asked.code or (), runs, strict=False):
+        refuse_other_code(folder, run)
     seeds = range(asked.seeds)
-    arms = needed_arms(plan_differences(*plans), seeds)
+    arms = needed_arms(change_names(*plans, asked.code), seeds)
     with tqdm(total=len(arms), desc="bisect", unit=" runs") as bar:
-        found = bisect(*plans, seeds, done=lambda _: bar.update())
+        found = bisect(*plans, seeds, asked.code, done=lambda _: bar.update())
     print("\n".join(found.sentences()))
+
+
+def recorded_plan(run: Run) -> Plan:
+    """The plan of a run. Raises ValueError, naming the run, where it has none."""
+    if "plan" not in run.manifest:
+        raise ValueError(f"{run.folder} was not started from a plan, so none is known")
+    try:
+        return plan_of(run.manifest)
+    except ValueError as fault:
+        raise ValueError(f"{run.folder}: {fault}") from None
+
+
+def refuse_other_code(folder: Path, run: Run) -> None:
+    """Raises ValueError where a folder does not hold the code that made a run."""
+    here = describe_code(library_in(folder)) | {"machine": describe_machine()}
+    if changed := [*code_changes(run.manifest, here)]:
+        raise ValueError(
+            f"{folder} does not hold the code of {run.folder.name}: {in_short(changed)}"
+        )
+
+
+def in_short(changes: list[Change]) -> str:
+    """The first few changes of code, and how many more there are."""
+    said = "; ".join(f"{change.name} {change.after}" for change in changes[:3])
+    return said + f"; and {len(changes) - 3} more" * (len(changes) > 3)

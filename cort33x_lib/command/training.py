@@ -4,7 +4,9 @@
 """
 
 import argparse
+import os
 import shlex
+import warnings
 from contextlib import closing
 
 from tqdm import tqdm
@@ -29,6 +31,9 @@ def train_command(asked: argparse.Namespace) -> None:
     name = asked.name or asked.plan or config
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"name {name!r}: expected letters, digits, - and _")
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    if not os.access(asked.runs, os.W_OK):  # known before the work, not after
+        raise ValueError(f"{asked.runs} may not be written to: give another --runs")
     tqdm.write(f"preparing {name}: documents, tokenizer, tokens", file=asked.errors)
     with process_group() as world:
         follow(launch(plan, name, asked.runs, world), asked)
@@ -78,11 +83,14 @@ def follow(training: Training, asked: argparse.Namespace) -> None:
     shown = {}
     try:
         with (
+            warnings.catch_warnings(),
             closing(training.steps()) as taken,
             tqdm(
                 total=steps, desc=run.folder.name, unit=" steps", disable=not main
             ) as bar,
         ):
+            # PyTorch says on a CPU that it norms bfloat16 in two steps
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
             for measured in taken:
                 names = {"loss", "held_out"} & measured.keys()
                 shown |= {name: f"{measured[name]:.3f}" for name in sorted(names)}

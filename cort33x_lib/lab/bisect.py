@@ -10,25 +10,17 @@ Intervals are Student's over the seeds, 95% for all changes together. Left out: 
 and versions, which cannot be changed from inside; the seed, which is chance.
 """
 
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, combinations, permutations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from cort33x_lib.lab.evaluation import evaluate
-from cort33x_lib.lab.launch import collect, cut_long, make_tokenizer
-from cort33x_lib.lab.plan import Plan, plan_of
+from cort33x_lib.lab.plan import Plan
 from cort33x_lib.lab.uncertainty import student_quantile
-from cort33x_lib.model.transformer import Transformer
-from cort33x_lib.text.batches import Batches, Tokens, encode_documents
-from cort33x_lib.training.loop import train
+from cort33x_lib.lab.workbench import Workbench, scores_elsewhere
 
 FULL = 4
 PASSED_OVER = {"recipe.seed", "recipe.save_every", "recipe.examine_every"}
@@ -177,6 +169,19 @@ def plan_differences(one: Plan, other: Plan) -> list[str]:
     ]
 
 
+def change_names(
+    one: Plan, other: Plan, code: tuple[Path, Path] | None = None
+) -> list[str]:
+    """The keys in which two plans differ, and "code" where two folders hold it.
+
+    Raises ValueError where there is nothing to change.
+    """
+    names = plan_differences(one, other) + ["code"] * bool(code)
+    if not names:
+        raise ValueError("the plans differ in nothing but the seed, expected a change")
+    return names
+
+
 def mixed_plan(one: Plan, other: Plan, names: Iterable[str], seed: int) -> Plan:
     """The first plan with some keys of the other, and a seed. Raises ValueError."""
     plan, names = one, [name for name in names if name != "code"]
@@ -193,7 +198,7 @@ def bisect(
     seeds: Sequence[int] = range(4),
     code: tuple[Path, Path] | None = None,
     done: Callable[[Arm], None] = lambda arm: None,
-    bench: "Workbench | None" = None,
+    bench: Workbench | None = None,
 ) -> Bisection:
     """Train what is between two plans and split the difference in bits per byte.
 
@@ -203,87 +208,19 @@ def bisect(
     first plan, keeps what it has prepared. Raises ValueError for plans that do not
     differ, and where two changes cannot be made one without the other.
     """
-    names = plan_differences(one, other) + ["code"] * bool(code)
-    if not names:
-        raise ValueError("the plans differ in nothing but the seed, expected a change")
+    names = change_names(one, other, code)
     wanted = needed_arms(names, seeds)
     plans = {arm: mixed_plan(one, other, *arm) for arm in wanted}
     scores: Scores = {}
-    bench = bench or Workbench(one)
+    bench = bench or (None if code else Workbench(one))
     for arm in wanted:
         if not code:
             scores[arm] = bench.score(plans[arm])
             done(arm)
     for folder, new in zip(code or (), (False, True), strict=False):
         here = [arm for arm in wanted if ("code" in arm[0]) == new]
-        told = score_elsewhere(folder, one, [plans[arm] for arm in here])
-        scores |= dict(zip(here, told, strict=True))
-        for arm in here:
+        told = scores_elsewhere(folder, one, [plans[arm] for arm in here])
+        for arm, score in zip(here, told, strict=True):
+            scores[arm] = score
             done(arm)
     return attribute_difference(scores, names, [*seeds])
-
-
-class Workbench:
-    """Trains plans and scores them on one plan's held-out documents."""
-
-    def __init__(self, judge: Plan):
-        self.examined = collect(judge.corpus)[1]
-        self._ready: dict[tuple, tuple[Tokens, Tokens]] = {}
-
-    def prepare(self, plan: Plan) -> tuple[Tokens, Tokens]:
-        """What a plan reads and what it is examined with, made once for like plans."""
-        sizes = plan.model.vocabulary, plan.model.context
-        key = (plan.corpus, plan.tokenizer, *sizes)
-        if key not in self._ready:
-            documents, _ = collect(plan.corpus)
-            tokenizer = make_tokenizer(plan, documents)
-            held_out = encode_documents(tokenizer, self.examined)
-            held_out = cut_long(held_out, tokenizer, plan.model.context)
-            self._ready[key] = encode_documents(tokenizer, documents), held_out
-        return self._ready[key]
-
-    def score(self, plan: Plan) -> float:
-        """The bits per byte that a plan ends at; nothing is recorded."""
-        tokens, held_out = self.prepare(plan)
-        recipe, model = plan.recipe, Transformer(plan.model, seed=plan.recipe.seed)
-        batches = Batches(tokens, recipe.rows, recipe.length, recipe.seed)
-        for _ in train(model, batches, recipe):
-            pass
-        return evaluate(model, held_out).bits_per_byte
-
-
-def score_elsewhere(folder: Path, judge: Plan, plans: list[Plan]) -> list[float]:
-    """The same by the code in another folder, in a process of its own.
-
-    Raises ValueError for a folder without a library, and RuntimeError with what that
-    process complained of.
-    """
-    if not (folder / "cort33x_lib" / "__init__.py").exists():
-        raise ValueError(
-            f"{folder} holds no cort33x_lib, expected a copy of the project"
-        )
-    with TemporaryDirectory() as between:
-        asked, told = Path(between, "asked.json"), Path(between, "told.json")
-        asked.write_text(json.dumps([*map(manifest_of, [judge, *plans])]))
-        call = "import sys; from cort33x_lib.lab.bisect import answer as a; "
-        call += "a(*sys.argv[1:])"
-        command = [sys.executable, "-c", call, str(asked), str(told)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            raise RuntimeError(f"the code in {folder} cannot train these plans: {last}")
-        return json.loads(told.read_text())
-
-
-def manifest_of(plan: Plan) -> dict:
-    """What `plan_of` makes into the plan again."""
-    parts = asdict(plan)
-    kept = {part: parts[part] for part in ("corpus", "tokenizer")}
-    return {"model": parts["model"], "recipe": parts["recipe"], "plan": kept}
-
-
-def answer(asked: str, told: str) -> None:
-    """Score the plans in one file, the first of which is the judge, into another."""
-    judge, *plans = map(plan_of, json.loads(Path(asked).read_text()))
-    bench = Workbench(judge)
-    Path(told).write_text(json.dumps([bench.score(plan) for plan in plans]))

@@ -10,6 +10,7 @@ from math import log
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Tokens
@@ -62,7 +63,8 @@ def evaluate(model: Transformer, tokens: Tokens, rows: int = 16) -> Evaluation:
     device = model.embedding.weight.device
     order = np.argsort(lengths, kind="stable")
     nats = np.zeros(len(tokens.ids))
-    for place in range(0, len(order), rows):
+    shown = dict(unit=" batches", delay=1, leave=False, disable=None)  # in a terminal
+    for place in tqdm(range(0, len(order), rows), "evaluate", **shown):
         chosen = order[place : place + rows]
         T = int(lengths[chosen].max())
         inputs = torch.full((len(chosen), T), tokens.end)  # (B, T)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from cort33x_lib.files import PROJECT
 from cort33x_lib.lab.evaluation import evaluate
@@ -47,7 +48,9 @@ def collect(plan: CorpusPlan) -> tuple[list[Document], list[Document]]:
     """
     if plan.source == "stories":
         world = World.load()
-        training = list(world.stories("train", plan.documents))
+        stories = world.stories("train", plan.documents)
+        shown = dict(total=plan.documents, unit=" documents", delay=1, leave=False)
+        training = list(tqdm(stories, "collect", disable=None, **shown))
         return training, list(world.stories("validation", plan.held_out))
     if plan.source == "standard-library":
         documents = standard_library(problems=[])

@@ -17,19 +17,38 @@ from cort33x_lib.training.recipe import RECIPES, Recipe
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """What is read: the story world, the standard library, or a folder of a corpus."""
+    """What is read: the story world, the standard library, or a folder of a corpus.
+
+    Raises ValueError for numbers below 1.
+    """
 
     source: str = "stories"  # or "standard-library", or the path of a saved corpus
     documents: int = 6000  # at most so many to train on
     held_out: int = 50  # at most so many to examine with
 
+    def __post_init__(self):
+        for name in ("documents", "held_out"):
+            refuse_below_one(f"corpus.{name}", getattr(self, name))
+
 
 @dataclass(frozen=True)
 class TokenizerPlan:
-    """Where the tokenizer comes from: learnt here, or a file."""
+    """Where the tokenizer comes from: learnt here, or a file.
+
+    Raises ValueError for documents below 1.
+    """
 
     documents: int = 2000  # of the corpus, from which the merges are learnt
     file: str = ""  # of a saved tokenizer, which is then used instead
+
+    def __post_init__(self):
+        refuse_below_one("tokenizer.documents", self.documents)
+
+
+def refuse_below_one(name: str, value: int) -> None:
+    """Raises ValueError for a count that is none."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}, expected a whole number from 1")
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,13 @@ class Plan:
     tokenizer: TokenizerPlan = field(default_factory=TokenizerPlan)
 
 
+KINDS = {
+    bool: "true or false,",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+}
 PLANS = {
     # For tests: a second or two.
     "tiny": Plan(
@@ -119,10 +145,9 @@ def changed(plan: Plan, part: str, table: dict) -> Plan:
         if isinstance(was, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(was):
-            kind = type(was).__name__
-            raise ValueError(
-                f"{part}.{key} is {value!r}, expected a {kind} like {was!r}"
-            )
+            kind = KINDS[type(was)]
+            like = json.dumps(was)
+            raise ValueError(f"{part}.{key} is {value!r}, expected {kind} like {like}")
         table[key] = value
     return replace(plan, **{part: replace(old, **table)})
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from tqdm import tqdm
+
 from cort33x_lib.files import digest, write_atomically
 
 FORMAT = "cort33x-corpus-1"
@@ -165,7 +167,9 @@ def load_corpus(folder: str | os.PathLike[str]) -> list[Document]:
         count = len(entries) if isinstance(entries, list) else "no"
         raise _broken(file, f"{len(lines)} documents, the manifest has {count}")
     documents = []
-    for number, (line, entry) in enumerate(zip(lines, entries, strict=True), 1):
+    shown = dict(unit=" documents", delay=1, leave=False, disable=None)  # in a terminal
+    pairs = zip(tqdm(lines, "load", **shown), entries, strict=True)
+    for number, (line, entry) in enumerate(pairs, 1):
         fields = _parsed(file, line, number)
         if not isinstance(fields, dict) or sorted(fields) != sorted(FIELDS):
             raise _broken(file, f"expected an object with the keys {FIELDS}", number)

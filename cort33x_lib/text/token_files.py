@@ -191,7 +191,8 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document]) -> Tok
     Raises ValueError when the tokenizer has no end token.
     """
     empty = np.zeros(0, kind_of(tokenizer)), [], []
-    blocks = [empty, *_encoded(tokenizer, documents, None)]
+    with encoding_bar(documents) as documents:
+        blocks = [empty, *_encoded(tokenizer, documents, None)]
     ids, lengths, nbytes = zip(*blocks, strict=True)
     starts = np.cumsum([0, *sum(lengths, [])], dtype="<i8")
     nbytes = np.array(sum(nbytes, []), "<i8")
@@ -211,10 +212,17 @@ def encode_to_file(
     when the tokenizer has no end token, and OSError; then `path` is as it was.
     """
     kind = kind_of(tokenizer)
-    documents = tqdm(documents, "encode", unit=" documents", delay=10)
+    documents = encoding_bar(documents)
     with documents, closing(_encoded(tokenizer, documents, workers)) as blocks:
         write_tokens(path, tokenizer.name, kind, blocks)
     return Tokens.load(path, tokenizer)
+
+
+def encoding_bar(documents: Iterable[Document]) -> tqdm:
+    """The documents; in a terminal, a bar if they take more than a second."""
+    return tqdm(
+        documents, "encode", unit=" documents", delay=1, leave=False, disable=None
+    )
 
 
 def kind_of(tokenizer: Tokenizer) -> str:

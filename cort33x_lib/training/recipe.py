@@ -1,6 +1,7 @@
 """Every number of a training run, and the recipes that the book calls by name."""
 
 from dataclasses import dataclass
+from math import inf
 
 CHOICES = {
     "optimizer": ("adamw", "muon"),
@@ -45,9 +46,10 @@ class Recipe:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a whole number from 1")
-        if type(self.examine_every) is not int or self.examine_every < 0:
-            every = f"examine_every is {self.examine_every!r}"
-            raise ValueError(f"{every}, expected a whole number from 0")
+        for name in ("examine_every", "seed"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is {value!r}, expected a whole number from 0")
         for name in ("warmup", "cooldown"):
             share = getattr(self, name)
             if not 0 <= share < 1:
@@ -57,8 +59,17 @@ class Recipe:
                 f"warmup {self.warmup} and cooldown {self.cooldown}, expected at most 1"
                 " together"
             )
-        if not self.matrix_rate > 0:
-            raise ValueError(f"matrix_rate is {self.matrix_rate!r}, expected above 0")
+        for name in ("matrix_rate", "clip"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} is {value!r}, expected above 0")
+        if not 0 <= self.decay < inf:
+            raise ValueError(f"decay is {self.decay!r}, expected 0 or more")
+        shares = [type(b) in (int, float) and 0 <= b < 1 for b in self.betas]
+        if shares != [True, True]:
+            raise ValueError(
+                f"betas are {self.betas!r}, expected two numbers from 0 to below 1"
+            )
         if not 0 < self.final_rate <= self.peak_rate:
             raise ValueError(
                 f"rates are {self.peak_rate!r} and {self.final_rate!r}, "

@@ -101,18 +101,25 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
+def describe_code(library: Path = LIBRARY) -> dict[str, dict]:
+    """Digests of a library's rooms, and of each function in them."""
+    functions = {room: function_digests(room, library) for room in ROOMS}
+    return {
+        "code": {room: room_digest(functions[room]) for room in ROOMS},
+        "functions": {k: v for room in ROOMS for k, v in functions[room].items()},
+    }
+
+
 def make_manifest(
     config: ModelConfig, recipe: Recipe, corpus: str, tokenizer: str
 ) -> dict:
     """All that a run depends on. `corpus` and `tokenizer` are their fingerprints."""
-    functions = {room: function_digests(room) for room in ROOMS}
     return {
         "corpus": corpus,
         "tokenizer": tokenizer,
         "model": asdict(config),
         "recipe": asdict(recipe),
-        "code": {room: room_digest(functions[room]) for room in ROOMS},
-        "functions": {k: v for room in ROOMS for k, v in functions[room].items()},
+        **describe_code(),
         "telemetry": {"probe_every": PROBE_EVERY, "probe_tokens": PROBE_TOKENS},
         "machine": describe_machine(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
