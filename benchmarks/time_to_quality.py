@@ -22,7 +22,7 @@ outwards, until the best has a worse one on either side. Ours was set at 1M in 2
 shorter runs on seeds 10 and 11 (optimizer, two rates, their schedule, window, batch,
 layers) and trains on seeds 0, 1 and 2. At 10M it has the same numbers, untried there,
 and computes in bfloat16, because the clock has that at less than two thirds of the
-time. So far seed 0 is recorded there, and of seed 1 ours alone.
+time.
 
 Time. What a step computes does not depend on who else uses the machine, what it takes
 does. So the curves are recorded against steps, and the clock apart from them: on a
