@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import troubles
 
 ROOT = run.ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share the cores
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so begins what a shell put
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # into the background
 
 
 def pytest_collect_file(file_path, parent):

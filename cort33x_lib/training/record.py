@@ -2,6 +2,7 @@
 
     runs/NAME-001/manifest.json     what was trained, on what, by which code, where
     runs/NAME-001/metrics.jsonl     {"step": 1, "loss": 7.62, ...}, a line at a time
+    runs/NAME-001/tokenizer.json    and *.tokens: what was read; see `lab.launch`
     runs/NAME-001/checkpoints/      see `checkpoint`
     runs/NAME-001/not-finite-*/     see `replay`; only where a run was stopped
 
