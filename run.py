@@ -35,7 +35,7 @@ make lab      open the book in JupyterLab
 make setup    only make .venv and install into it
 make train    train chapter 1's model here, in about two minutes
 make fuzz     the tokenizer on a million random texts of each kind: half an hour or more
-make faults   saves and runs broken on purpose, some thousand times: half an hour
+make faults   saves and runs broken on purpose, some thousand times: ten minutes
 make mutants  twelve bugs planted in the model, which the tests must find
 make bench    tokenizer and model beside others, which it installs into .venv first
 make lint     check the style of library, tests and chapter cells

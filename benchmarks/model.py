@@ -235,8 +235,9 @@ def summed_up(measured: list[dict[str, float]]) -> dict:
     summary: dict = {}
     for name in measured[0]:
         numbers = [one[name] for one in measured]
-        summary[name] = round(median(numbers), 1)
+        summary[name] = numbers[0]
         if name != "parameters":
+            summary[name] = round(median(numbers), 1)
             summary[f"{name}_range"] = [round(min(numbers), 1), round(max(numbers), 1)]
     return summary
 
@@ -253,7 +254,7 @@ def summary_of(found: dict) -> dict:
                 config = replace(config, pattern="F" * len(config.pattern))
             work = 3 * sum(forward_flops(config, tokens).values())
             summary["gflops"] = round(work * summary["tokens_per_second"] / 1e9, 1)
-        else:
+        if contender != "mixed":
             pairs = zip(found[cell, "mixed"], measured, strict=True)
             name = "tokens_per_second"
             ratios = [ours[name] / theirs[name] for ours, theirs in pairs]
