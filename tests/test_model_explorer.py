@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from benchmarks.model import places
 from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.cost import (
     COSTS,
@@ -20,6 +21,7 @@ from cort33x_lib.model.cost import (
 from cort33x_lib.view.model_explorer import LENGTHS, ROWS, WINDOWS, ModelExplorer
 
 ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "data" / "runs"
 CORT33X = CONFIGS["cort33x"]
 RATE, UPDATE = 1e11, 2e-9
 
@@ -191,3 +193,25 @@ def test_it_takes_a_shape_that_is_in_no_list(opened):
     assert found["total"] == sum(parameters(config).values())
     assert page.evaluate("window.held.lengths")[0] == 100
     assert faults == []
+
+
+def test_the_forecast_is_within_three_times_of_all_recorded_steps():
+    """The rate is that of one recorded step; AdamW moves 40 bytes for a parameter."""
+    kept = json.loads((RUNS / "training-step.json").read_text("utf-8"))["cells"]
+    memory = json.loads((RUNS / "decoding.json").read_text("utf-8"))["bandwidth"]
+    update = 40 / (memory["gb_per_second"] * 1e9)
+    reference = CONFIGS["cort33x"]
+    seconds = 1024 / kept["cort33x, 1 x 1,024"]["mixed"]["tokens_per_second"]
+    seconds -= update * sum(parameters(reference).values())
+    rate = 3 * 1024 * sum(forward_flops(reference, 1024).values()) / seconds
+    ratios = {}
+    for cell, (config, rows, tokens) in places().items():
+        for name in ("mixed", "uniform"):
+            if name == "uniform":
+                config = replace(config, pattern="F" * len(config.pattern))
+            step = rows * tokens
+            said = step / step_seconds(config, tokens, step, rate, update)
+            ratios[cell, name] = said / kept[cell][name]["tokens_per_second"]
+    print(f"\nforecast / measured: {min(ratios.values()):.2f} to", end="")
+    print(f" {max(ratios.values()):.2f}, n = {len(ratios)}")
+    assert all(1 / 3 < ratio < 3 for ratio in ratios.values())

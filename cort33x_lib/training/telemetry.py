@@ -180,7 +180,8 @@ def probe_model(model: Transformer, ids: Tensor) -> dict:
             found["decays"][name] = decay.exp().mean()
             continue
         weights = softmax_weights(mixer, x)  # (B, H, T, T), or T + 1 with a sink
-        found["entropies"][name] = torch.special.entr(weights).sum(-1).mean()
+        logs = weights.clamp(min=1e-30).log()  # of no zero
+        found["entropies"][name] = -(weights * logs).sum(-1).mean()
         if getattr(mixer, "sinks", None) is not None:
             found["sinks"][name] = weights[..., -1].mean()
     return {
@@ -212,7 +213,7 @@ def softmax_weights(mixer: nn.Module, x: Tensor) -> Tensor:
     window = mixer.window if isinstance(mixer, WindowAttention) else 0
     scores = queries @ keys.mT * mixer.head_channels**-0.5  # (B, H, T, T)
     seen = readable(torch.tensor([T]), T, T, window).to(x.device)
-    scores = scores.masked_fill(~seen, -torch.inf)
+    scores += torch.where(seen, 0.0, -torch.inf)
     if getattr(mixer, "sinks", None) is not None:
         sinks = mixer.sinks.view(-1, 1, 1).expand(len(x), -1, T, 1)
         scores = torch.cat([scores, sinks], dim=3)
