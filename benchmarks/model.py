@@ -1,7 +1,7 @@
 """One training step beside Hugging Face's GPT-2 and Llama and a plain baseline.
 
     .venv/bin/pip install transformers
-    .venv/bin/python benchmarks/model.py [--quick] [--growth]
+    .venv/bin/python benchmarks/model.py [--quick] [--cells CELL ...]
 
 Every measurement is a process of its own, contenders take turns round by round, and
 the record holds medians with their range: ratios within one round count, seconds differ
@@ -284,7 +284,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, no record")
     parser.add_argument("--cells", nargs="*", default=list(CELLS))
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--growth", action="store_true", help="one round, at the end")
     parser.add_argument("--one", nargs=3, metavar=("CELL", "CONTENDER", "STEPS"))
     parser.add_argument("--ceiling", action="store_true")
     given = parser.parse_args()
@@ -306,7 +305,7 @@ def main() -> None:
         turn([(cell, name) for cell in given.cells for name in taking_part(cell)])
         if not given.quick:  # each round leaves a whole record
             write_record(found)
-    if given.growth:
+    if not given.quick and given.cells == list(CELLS):  # growth, one round
         grown = [place for place in places() if place not in CELLS]
         turn([(at, name) for at in grown for name in ("mixed", "uniform", "baseline")])
         write_record(found)

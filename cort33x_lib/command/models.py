@@ -5,18 +5,15 @@ import sys
 from math import log
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cort33x_lib.command.console import columns, visible
 from cort33x_lib.command.runs import find_run
 from cort33x_lib.lab import evaluation
 from cort33x_lib.lab.folder import load_folder
 from cort33x_lib.lab.generation import stream
-from cort33x_lib.lab.launch import cut_long, reopen
+from cort33x_lib.lab.launch import cut_long, reopen, tell_stories
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import encode_documents
 from cort33x_lib.text.corpus import load_corpus
-from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import Tokenizer
 from cort33x_lib.training.checkpoint import load_model, newest_checkpoint
 from cort33x_lib.training.record import Run
@@ -108,6 +105,4 @@ def chosen_documents(asked: argparse.Namespace) -> list:
         return load_corpus(asked.corpus)
     if asked.stories < 1:
         raise ValueError(f"stories is {asked.stories}, expected 1 or more")
-    stories = World.load().stories("test", asked.stories)
-    bar = dict(total=asked.stories, unit=" documents", delay=1, leave=False)
-    return list(tqdm(stories, "collect", **bar))
+    return tell_stories("test", asked.stories)

@@ -47,11 +47,8 @@ def collect(plan: CorpusPlan) -> tuple[list[Document], list[Document]]:
     Raises CorpusError for a folder that is no corpus, ValueError for too few documents.
     """
     if plan.source == "stories":
-        world = World.load()
-        stories = world.stories("train", plan.documents)
-        shown = dict(total=plan.documents, unit=" documents", delay=1, leave=False)
-        training = list(tqdm(stories, "collect", disable=None, **shown))
-        return training, list(world.stories("validation", plan.held_out))
+        training = tell_stories("train", plan.documents)
+        return training, tell_stories("validation", plan.held_out)
     if plan.source == "standard-library":
         documents = standard_library(problems=[])
     else:
@@ -63,6 +60,12 @@ def collect(plan: CorpusPlan) -> tuple[list[Document], list[Document]]:
             " to examine with, expected some of both; a corpus needs at least 100 units"
         )
     return training[: plan.documents], held_out[: plan.held_out]
+
+
+def tell_stories(split: str, count: int) -> list[Document]:
+    """So many stories of a split; in a terminal, a bar if that takes a second."""
+    shown = dict(total=count, unit=" documents", delay=1, leave=False, disable=None)
+    return list(tqdm(World.load().stories(split, count), "collect", **shown))
 
 
 def cut_long(tokens: Tokens, tokenizer: Tokenizer, context: int) -> Tokens:
@@ -206,12 +209,12 @@ def kept_tokens(run: Run, tokenizer: Tokenizer) -> list[Tokens]:
 
     Raises ValueError where a file is damaged, cut, or not of this run.
     """
-    for name in (TRAIN, HELD_OUT):
-        path = run.folder / name
+    paths = [run.folder / name for name in (TRAIN, HELD_OUT)]
+    for path in paths:
         head = read_head(path)
         check_same(run, {part: head.get(part, "nothing") for part in run.facts})
         verify(path)
-    return [Tokens.load(run.folder / name, tokenizer) for name in (TRAIN, HELD_OUT)]
+    return [Tokens.load(path, tokenizer) for path in paths]
 
 
 def check_same(run: Run, found: dict[str, str]) -> None:

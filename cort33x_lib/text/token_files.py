@@ -37,8 +37,9 @@ Block = tuple[np.ndarray, list[int], list[int]]  # ids, tokens and bytes a docum
 class Tokens:
     """The ids of N documents end to end: document n is `ids[starts[n]:starts[n + 1]]`.
 
-    Shapes: ids (tokens,) uint16 or uint32; starts (N + 1,) int64; nbytes (N,) int64,
-    the UTF-8 bytes of each text. `tokenizer` is the name of the one that made them.
+    Shapes: ids (tokens,) uint16 or uint32, in several files a `shards.ShardedIds`;
+    starts (N + 1,) int64; nbytes (N,) int64, the UTF-8 bytes of each text. `tokenizer`
+    is the name of the one that made them.
     """
 
     ids: np.ndarray

@@ -180,7 +180,7 @@ def probe_model(model: Transformer, ids: Tensor) -> dict:
             found["decays"][name] = decay.exp().mean()
             continue
         weights = softmax_weights(mixer, x)  # (B, H, T, T), or T + 1 with a sink
-        logs = weights.clamp(min=1e-30).log()  # of no zero
+        logs = weights.clamp(min=1e-30).log()  # zeros add nothing
         found["entropies"][name] = -(weights * logs).sum(-1).mean()
         if getattr(mixer, "sinks", None) is not None:
             found["sinks"][name] = weights[..., -1].mean()
