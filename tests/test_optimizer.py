@@ -1,5 +1,7 @@
 """Optimizers against PyTorch's and against arithmetic done another way."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,11 @@ from cort33x_lib.model.config import CONFIGS
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.training.optimizer import (
     AdamW,
+    Descent,
+    FusedAdamW,
     Muon,
     Together,
+    adamw,
     make_optimizer,
     orthogonalise,
 )
@@ -36,12 +41,13 @@ def groups_of(weights):
     return [first, {"params": weights[2:], "weight_decay": 0.0, "lr": 2e-3}]
 
 
+@pytest.mark.parametrize("kind", [AdamW, FusedAdamW])
 @pytest.mark.parametrize("fused", [False, True])
-def test_adamw_equals_pytorchs_over_1000_steps(fused):
+def test_adamw_equals_pytorchs_over_1000_steps(kind, fused):
     ours, theirs = random_weights(), random_weights()
     numbers = dict(lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
     pair = (
-        AdamW(groups_of(ours), **numbers),
+        kind(groups_of(ours), **numbers),
         torch.optim.AdamW(groups_of(theirs), **numbers, fused=fused),
     )
     generator, furthest = torch.Generator().manual_seed(1), 0.0
@@ -80,14 +86,19 @@ def steps_of(model, optimizer, count, seed):
         take_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], 1e-3, 1.0)
 
 
+def groups_for(model):
+    return [{"params": [*model.parameters()]}]
+
+
+@pytest.mark.parametrize("ours", [AdamW, FusedAdamW])
 @pytest.mark.parametrize("ours_first", [True, False])
-def test_one_goes_on_from_the_state_of_the_other(ours_first):
-    kinds = [AdamW, torch.optim.AdamW]
+def test_one_goes_on_from_the_state_of_the_other(ours, ours_first):
+    kinds = [ours, torch.optim.AdamW]
     kinds = kinds if ours_first else kinds[::-1]
     whole, model = Transformer(TINY).double(), Transformer(TINY).double()
-    steps_of(whole, before := kinds[0](whole.parameters(), lr=1e-3), 5, seed=0)
-    steps_of(model, first := kinds[0](model.parameters(), lr=1e-3), 5, seed=0)
-    second = kinds[1](model.parameters(), lr=1e-3)
+    steps_of(whole, before := kinds[0](groups_for(whole), lr=1e-3), 5, seed=0)
+    steps_of(model, first := kinds[0](groups_for(model), lr=1e-3), 5, seed=0)
+    second = kinds[1](groups_for(model), lr=1e-3)
     tensors = {name: x.clone() for name, x in remembered(model, first).items()}
     recall(model, second, tensors)
     steps_of(model, second, 5, seed=1)
@@ -97,8 +108,44 @@ def test_one_goes_on_from_the_state_of_the_other(ours_first):
 
 
 def test_the_fused_form_is_taken_where_there_is_one():
-    model = Transformer(TINY)
-    assert make_optimizer(model, RECIPE).defaults["fused"] is True
+    weights = torch.zeros(2, 2)
+    assert type(adamw([{"params": [weights]}], RECIPE)) is FusedAdamW
+    assert type(adamw([{"params": [weights.to("meta")]}], RECIPE)) is AdamW
+
+
+@pytest.mark.parametrize("kind", [AdamW, FusedAdamW, Descent])
+def test_a_group_without_gradients_stays_as_it_is(kind):
+    still, moved = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    optimizer = kind([{"params": [still]}, {"params": [moved]}], lr=0.5)
+    moved.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.zero_grad()
+    assert torch.equal(still, torch.ones(2)) and moved.grad is None
+    torch.testing.assert_close(
+        moved.detach(), torch.full((2,), 0.5), atol=0.006, rtol=0
+    )
+
+
+def test_a_step_does_not_load_the_compiler():
+    """It takes a second and 60 MB, and nothing here is compiled by it."""
+    code = """
+import sys, torch
+from cort33x_lib.model.config import CONFIGS
+from cort33x_lib.model.transformer import Transformer
+from cort33x_lib.training.optimizer import make_optimizer
+from cort33x_lib.training.recipe import RECIPES
+from cort33x_lib.training.start import check_device
+from cort33x_lib.training.step import take_step
+check_device("cpu")
+model = Transformer(CONFIGS["tiny"])
+ids = torch.zeros(1, 9, dtype=torch.int64)
+optimizer = make_optimizer(model, RECIPES["tiny"])
+take_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], 1e-3, 1.0)
+print("torch._dynamo" in sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 def test_one_step_by_hand():

@@ -21,7 +21,7 @@ from cort33x_lib.text.batches import Batches, encode_documents
 from cort33x_lib.text.story_world import World
 from cort33x_lib.text.tokenizer import train_tokenizer
 from cort33x_lib.training.loop import is_due, micro_batches
-from cort33x_lib.training.optimizer import make_optimizer
+from cort33x_lib.training.optimizer import Optimizer, Together, make_optimizer
 from cort33x_lib.training.schedule import learning_rate
 from cort33x_lib.training.step import MicroBatch, take_step
 from cort33x_lib.training.telemetry import Telemetry
@@ -34,7 +34,7 @@ class Patient:
     training: Training
     model: Transformer
     batches: Batches
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer | Together
     rate: Callable[[int], float]  # the learning rate that a step really gets
 
 

@@ -20,14 +20,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cort33x_lib import files
 from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.cost import parameters
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.training.facts import differences
-from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer import Optimizer, Together
 from cort33x_lib.training.optimizer_state import recall, remembered
 from cort33x_lib.training.randomness import random_states, set_random_states
 from cort33x_lib.training.tensor_file import (

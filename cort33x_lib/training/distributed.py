@@ -20,9 +20,8 @@ from functools import cached_property
 import torch
 import torch.distributed as group
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer import Optimizer, Together
 from cort33x_lib.training.optimizer_state import blank_memory, parts_of
 from cort33x_lib.training.recipe import Recipe
 
@@ -154,7 +153,7 @@ class Sharded(Together):
         }
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """Update the weights that are owned, send them, and receive the others."""
         for weights, rank in self.owner.items():
             if rank != self.world.rank:

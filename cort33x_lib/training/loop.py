@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from torch.optim import Optimizer
-
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.text.batches import Batches
 from cort33x_lib.text.mixtures import Mixture
@@ -20,7 +18,7 @@ from cort33x_lib.training.checkpoint import Progress, save_checkpoint
 from cort33x_lib.training.distributed import ALONE, Alone
 from cort33x_lib.training.facts import facts_of
 from cort33x_lib.training.lock import hold
-from cort33x_lib.training.optimizer import Together, make_optimizer
+from cort33x_lib.training.optimizer import Optimizer, Together, make_optimizer
 from cort33x_lib.training.randomness import undrawn_on_failure
 from cort33x_lib.training.recipe import Recipe
 from cort33x_lib.training.record import Run

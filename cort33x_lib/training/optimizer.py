@@ -1,22 +1,54 @@
 """Optimizers: from gradients to the next weights.
 
-Chosen: AdamW as in its paper, in PyTorch's fused form where the device has one, which
+Chosen: AdamW as in its paper, by PyTorch's fused kernel where the device has one, which
 does the same arithmetic in fewer passes; Muon for the matrices of the blocks. Each
 group of weights has `rate_scale`: its learning rate is that many times the schedule's.
-Left out: other optimizers.
+Left out: other optimizers, and the base class of `torch.optim`, whose first object
+loads PyTorch's compiler, about a second and 60 MB.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from cort33x_lib.training.recipe import Recipe
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial in `orthogonalise`
 STACK = 1 << 21  # numbers of matrices of one shape that are made orthogonal together
+FUSED = {"cpu", "cuda", "mps", "xpu"}  # devices that have a fused AdamW
+
+
+class Optimizer:
+    """Groups of weights with their numbers, and what is remembered of each weight.
+
+    Both are named as in `torch.optim`. A group needs `params`, a list of weights; the
+    numbers that it does not bring are those that all groups share.
+    """
+
+    def __init__(self, groups: Iterable[dict], **numbers: Any):
+        self.param_groups = [numbers | group for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, and free their memory."""
+        for group in self.param_groups:
+            for weights in group["params"]:
+                weights.grad = None
+
+
+class Descent(Optimizer):
+    """Plain gradient descent: nothing is remembered."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for weights in group["params"]:
+                if weights.grad is not None:
+                    weights.sub_(weights.grad, alpha=group["lr"])
 
 
 class AdamW(Optimizer):
@@ -34,22 +66,25 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
-        super().__init__(
-            groups, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        )
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def memory(self, weights: Tensor) -> dict[str, Tensor]:
+        """What is remembered of a weight; zeros when it is met first."""
+        state = self.state[weights]
+        if not state:
+            state["step"] = torch.zeros((), device=weights.device)
+            state["exp_avg"] = torch.zeros_like(weights)
+            state["exp_avg_sq"] = torch.zeros_like(weights)
+        return state
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             rate, (keep, keep_square) = group["lr"], group["betas"]
             for weights in group["params"]:
                 if weights.grad is None:
                     continue
-                state = self.state[weights]
-                if not state:
-                    state["step"] = torch.zeros((), device=weights.device)
-                    state["exp_avg"] = torch.zeros_like(weights)
-                    state["exp_avg_sq"] = torch.zeros_like(weights)
+                state = self.memory(weights)
                 state["step"] += 1
                 age = state["step"].item()
                 mean = state["exp_avg"].lerp_(weights.grad, 1 - keep)
@@ -58,6 +93,29 @@ class AdamW(Optimizer):
                 size = (square / (1 - keep_square**age)).sqrt_().add_(group["eps"])
                 weights.mul_(1 - rate * group["weight_decay"])
                 weights.addcdiv_(mean, size, value=-rate / (1 - keep**age))
+
+
+class FusedAdamW(AdamW):
+    """The same steps in one pass over the memory, by a kernel of PyTorch."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            given = [one for one in group["params"] if one.grad is not None]
+            if not given:
+                continue
+            states = [self.memory(one) for one in given]
+            steps, means, squares = (
+                [state[name] for state in states]
+                for name in ("step", "exp_avg", "exp_avg_sq")
+            )
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                given, [one.grad for one in given], means, squares, [], steps,
+                lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+                weight_decay=group["weight_decay"], eps=group["eps"],
+                amsgrad=False, maximize=False,
+            )  # fmt: skip
 
 
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
@@ -114,12 +172,10 @@ class Muon(Optimizer):
         dtype: torch.dtype | None = None,
     ):
         self.dtype = dtype
-        super().__init__(
-            groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        )
+        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             given = [one for one in group["params"] if one.grad is not None]
             rate, keep = group["lr"], group["momentum"]
@@ -151,13 +207,13 @@ class Together:
         """The groups of all parts."""
         return list(chain(*(part.param_groups for part in self.parts)))
 
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         for part in self.parts:
             part.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         for part in self.parts:
-            part.zero_grad(set_to_none)
+            part.zero_grad()
 
 
 def states(optimizer: Optimizer | Together) -> dict[Tensor, dict[str, Tensor]]:
@@ -191,10 +247,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer | Together:
     return Together([muon, adamw([level], recipe)])
 
 
-def adamw(groups: list[dict], recipe: Recipe) -> Optimizer:
-    """AdamW over groups: PyTorch's fused form, or ours where a device has none."""
-    numbers = dict(lr=recipe.peak_rate, betas=recipe.betas)
-    try:
-        return torch.optim.AdamW(groups, **numbers, fused=True)
-    except RuntimeError:  # no fused form on the device of these weights
-        return AdamW(groups, **numbers)
+def adamw(groups: list[dict], recipe: Recipe) -> AdamW:
+    """AdamW over groups, by the fused kernel if the device of every weight has it."""
+    devices = {one.device.type for group in groups for one in group["params"]}
+    kind = FusedAdamW if devices <= FUSED else AdamW
+    return kind(groups, recipe.peak_rate, recipe.betas)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer import Optimizer, Together
 from cort33x_lib.training.tensor_file import CheckpointError, describe
 
 

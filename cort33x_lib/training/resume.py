@@ -3,7 +3,6 @@
 import warnings
 
 from torch import nn
-from torch.optim import Optimizer
 
 from cort33x_lib.training.checkpoint import (
     CheckpointError,
@@ -12,7 +11,7 @@ from cort33x_lib.training.checkpoint import (
     restore,
 )
 from cort33x_lib.training.distributed import ALONE, Alone
-from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer import Optimizer, Together
 from cort33x_lib.training.record import Run
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cort33x_lib.model.config import CONFIGS, ModelConfig
 from cort33x_lib.model.transformer import Transformer, embedding_deviation
+from cort33x_lib.training.optimizer import Descent
 from cort33x_lib.training.step import MicroBatch, take_step
 
 TOLERANCE = 1e-4  # between single precision on a device and double on the CPU
@@ -31,12 +32,12 @@ def short_training(device: str, precision: torch.dtype) -> Tensor:
     -> (parameters,). Weights and batch are made on the CPU, the same on each device.
     """
     model = Transformer(CONFIGS["tiny"]).to(device, precision)
-    optimizer = torch.optim.SGD(model.parameters())
+    descent = Descent([{"params": [*model.parameters()]}])
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         ids = torch.randint(0, 64, (4, 33), generator=generator)  # (B, T + 1)
         ids = ids.to(device)
-        take_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], rate=0.1, clip=1.0)
+        take_step(model, descent, [(ids[:, :-1], ids[:, 1:])], rate=0.1, clip=1.0)
     weights = [weights.detach().cpu().double() for weights in model.parameters()]
     return torch.cat([part.flatten() for part in weights])
 

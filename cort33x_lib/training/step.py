@@ -10,10 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
 
 from cort33x_lib.training.distributed import ALONE, Alone
-from cort33x_lib.training.optimizer import Together
+from cort33x_lib.training.optimizer import Optimizer, Together
 
 MicroBatch = tuple[Tensor, Tensor]  # inputs and targets, (B, T) each
 
