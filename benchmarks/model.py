@@ -8,13 +8,15 @@ the record holds medians with their range: ratios within one round count, second
 from day to day. It says in how many rounds each cell was measured; a cell that is
 measured again replaces the old one. The contenders of a cell have the same layers,
 channels, vocabulary and, by the width of their feed-forward layers, as many parameters;
-they take the same step: loss, backward pass, clipping, fused AdamW, all in fp32.
-`baseline` is what one writes first: packed queries, keys and values, the fused
+they take the same step: loss, backward pass, clipping, fused AdamW, all in fp32. Ours
+has the optimizer of the library, the others that of PyTorch, which does the same
+arithmetic and loads PyTorch's compiler when it is made. `baseline` is what one writes first: packed queries, keys and values, the fused
 attention of PyTorch, GELU, learned positions, all logits at once. Each round also times
 large matrix products, the ceiling.
 
 The peak is that of the whole process as Linux counts it, with Python, PyTorch and, for
-two contenders, their library. The record goes to data/runs/training-step.json.
+two contenders, their library; what it held before the first step, libraries and weights,
+is told as well. The record goes to data/runs/training-step.json.
 """
 
 import argparse
@@ -38,7 +40,7 @@ from cort33x_lib.model.config import CONFIGS, ModelConfig
 from cort33x_lib.model.cost import fit_to_budget, forward_flops, parameters
 from cort33x_lib.model.transformer import Transformer
 from cort33x_lib.training.optimizer import make_optimizer
-from cort33x_lib.training.recipe import RECIPES
+from cort33x_lib.training.recipe import RECIPES, Recipe
 from cort33x_lib.training.record import describe_machine
 from cort33x_lib.training.step import take_step
 
@@ -172,11 +174,32 @@ def count(model: nn.Module) -> int:
     return sum(weights.numel() for weights in model.parameters())
 
 
+def peers_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """As in nanoGPT: what has two dimensions decays, the rest does not."""
+    weights = list(model.parameters())
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.decay},
+        {"params": [w for w in weights if w.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=recipe.peak_rate, betas=recipe.betas, fused=True
+    )
+
+
+def memory_mb(kind: str) -> float:
+    """The process's memory now, VmRSS, or at most, VmHWM, as Linux counts it."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(kind))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
 def measure(contender: str, config: ModelConfig, rows: int, tokens: int, steps: int):
     """Tokens per second of the median step, one not counted; peak; parameters."""
     torch.manual_seed(0)
     model = build(contender, config)
-    optimizer = make_optimizer(model, RECIPES["cort33x"])
+    make = peers_optimizer if contender in PEERS else make_optimizer
+    optimizer = make(model, RECIPES["cort33x"])
+    before = memory_mb("VmRSS")
     generator = torch.Generator().manual_seed(0)
     taken = []
     for _ in range(steps + 1):
@@ -186,11 +209,10 @@ def measure(contender: str, config: ModelConfig, rows: int, tokens: int, steps: 
         started = time.perf_counter()
         take_step(model, optimizer, [batch], 3e-4, 1.0)
         taken.append(time.perf_counter() - started)
-    status = Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return {
         "tokens_per_second": rows * tokens / median(taken[1:]),
-        "peak_mb": int(peak.split()[1]) * 1024 / 1e6,
+        "before_mb": before,
+        "peak_mb": memory_mb("VmHWM"),
         "parameters": count(model),
     }
 
@@ -282,8 +304,8 @@ def write_record(found: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round, no record")
-    parser.add_argument("--cells", nargs="*", default=list(CELLS))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--cells", nargs="*", default=list(places()))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=3, metavar=("CELL", "CONTENDER", "STEPS"))
     parser.add_argument("--ceiling", action="store_true")
     given = parser.parse_args()
@@ -292,23 +314,18 @@ def main() -> None:
     if given.one:
         cell, contender, steps = given.one
         return print(json.dumps(measure(contender, *places()[cell], int(steps))))
-    rounds = 1 if given.quick else given.rounds
+    rounds, cells = given.rounds, given.cells
+    if given.quick:
+        rounds, cells = 1, list(CELLS)
     found: dict = {}
-
-    def turn(wanted: list[tuple[str, str]]) -> None:
+    for _ in tqdm(range(rounds), "rounds"):
         found.setdefault("ceiling", []).append(child("--ceiling"))
+        wanted = [(cell, name) for cell in cells for name in taking_part(cell)]
         for cell, contender in tqdm(wanted, leave=False):
             one = child("--one", cell, contender, str(STEPS.get(cell, 3)))
             found.setdefault((cell, contender), []).append(one)
-
-    for _ in tqdm(range(rounds), "rounds"):
-        turn([(cell, name) for cell in given.cells for name in taking_part(cell)])
         if not given.quick:  # each round leaves a whole record
             write_record(found)
-    if not given.quick and given.cells == list(CELLS):  # growth, one round
-        grown = [place for place in places() if place not in CELLS]
-        turn([(at, name) for at in grown for name in ("mixed", "uniform", "baseline")])
-        write_record(found)
     print(found["ceiling"])
     others = {key: value for key, value in found.items() if key != "ceiling"}
     for cell, contenders in summary_of(others).items():

@@ -59,7 +59,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from model import Baseline, build
+from model import Baseline, build, peers_optimizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -119,18 +119,6 @@ class Plain(Baseline):
         return F.linear(self.read(ids), self.embedding.weight), None
 
 
-def plain_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """As in nanoGPT: what has two dimensions decays, the rest does not."""
-    weights = list(model.parameters())
-    groups = [
-        {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.decay},
-        {"params": [w for w in weights if w.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=recipe.peak_rate, betas=recipe.betas, fused=True
-    )
-
-
 def plain_muon(model: nn.Module, recipe: Recipe) -> Together:
     """Our recipe for the plain model: Muon for the matrices of its blocks."""
     named = list(model.named_parameters())
@@ -178,7 +166,7 @@ def arms_of(size: Size) -> dict[str, Arm]:
         return replace(PLAIN, peak_rate=rate, final_rate=rate / 10)
 
     arms = {
-        f"plain {rate:g}": Arm(plain, at(rate), size.plain_steps, plain_optimizer)
+        f"plain {rate:g}": Arm(plain, at(rate), size.plain_steps, peers_optimizer)
         for rate in size.rates
     }
     ours, layers = size.recipe, len(size.config.pattern)

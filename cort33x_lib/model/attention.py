@@ -123,13 +123,19 @@ class Attention(nn.Module):
         in Dehghani et al. (2023).
         """
         heads = self.project_in(x).unflatten(2, (-1, self.head_channels))
-        queries, keys, values = heads.transpose(1, 2).split(
-            [self.heads, self.key_value_heads, self.key_value_heads], dim=1
+        turned, values = heads.transpose(1, 2).split(
+            [self.heads + self.key_value_heads, self.key_value_heads], dim=1
         )
+        gains = torch.cat(
+            [
+                self.query_gain.expand(self.heads, 1, -1),
+                self.key_gain.expand(self.key_value_heads, 1, -1),
+            ]
+        )  # (H + G, 1, D)
         angles = rotary_angles(position, x.size(1), self.head_channels)
-        queries = normalise(queries, self.query_gain)
-        keys = normalise(keys, self.key_gain)
-        return rotate(queries, angles), rotate(keys, angles), values
+        turned = rotate(normalise(turned, gains), angles)
+        queries, keys = turned.split([self.heads, self.key_value_heads], dim=1)
+        return queries, keys, values
 
     def join_heads(self, read: Tensor) -> Tensor:
         """Put the heads side by side and project them back.

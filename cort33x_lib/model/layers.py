@@ -18,6 +18,8 @@ from cort33x_lib.model.config import ModelConfig
 from cort33x_lib.model.mixers import make_mixer
 from cort33x_lib.model.norm import Norm, keeps_little
 
+WORTH_IT = 1 << 20  # bytes of a tensor from which it is made again and not kept
+
 
 class WeightedSum(torch.autograd.Function):
     """Two tensors of one shape, each times a number of its own, in one sum.
@@ -52,9 +54,10 @@ def made_again(made: Tensor, make: Callable[[], Tensor]) -> AbstractContextManag
     """A context in which nothing is kept of a tensor, because `make` makes it again.
 
     What operations in the context put aside of it for their backward passes is only
-    where it lay: Chen et al. (2016), for what costs little work and much memory.
+    where it lay: Chen et al. (2016), for what costs little work and much memory. A
+    tensor below `WORTH_IT` is kept.
     """
-    if not made.requires_grad or not keeps_little(made):
+    if not made.requires_grad or not keeps_little(made) or made.nbytes < WORTH_IT:
         return nullcontext()
     place = made.untyped_storage().data_ptr()
 
@@ -92,7 +95,7 @@ class SquaredReLU(torch.autograd.Function):
         )
         rows, wide = given.flatten(0, -2), middle.square()  # (N, C), (N, F)
         narrow_gradient = rows.T @ wide
-        slope = torch.mm(rows, narrow, out=wide).mul_(middle).mul_(2)
+        slope = torch.addmm(wide, rows, narrow, beta=0, alpha=2, out=wide).mul_(middle)
         widen_gradient = slope.T @ x
         return (slope @ widen).view_as(given), widen_gradient, narrow_gradient
 

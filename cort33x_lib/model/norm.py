@@ -30,7 +30,7 @@ class ScaleToOne(torch.autograd.Function):
         x, gain, scale = context.saved_tensors
         unit = x * scale  # (..., C)
         product = given * unit
-        gain_gradient = product.sum(dim=list(range(x.dim() - 1)))  # (C,)
+        gain_gradient = product.sum_to_size(gain.shape)
         along = product.mul_(gain).mean(-1, keepdim=True)  # (..., 1)
         slope = torch.mul(given, gain, out=product)
         return slope.addcmul_(unit, along, value=-1).mul_(scale), gain_gradient
