@@ -6,17 +6,19 @@
 Every measurement is a process of its own, contenders take turns round by round, and
 the record holds medians with their range: ratios within one round count, seconds differ
 from day to day. It says in how many rounds each cell was measured; a cell that is
-measured again replaces the old one. The contenders of a cell have the same layers,
-channels, vocabulary and, by the width of their feed-forward layers, as many parameters;
-they take the same step: loss, backward pass, clipping, fused AdamW, all in fp32. Ours
-has the optimizer of the library, the others that of PyTorch, which does the same
-arithmetic and loads PyTorch's compiler when it is made. `baseline` is what one writes first: packed queries, keys and values, the fused
-attention of PyTorch, GELU, learned positions, all logits at once. Each round also times
-large matrix products, the ceiling.
+measured again replaces the old one.
+
+The contenders of a cell have the same layers, channels, vocabulary and, by the width of
+their feed-forward layers, as many parameters; they take the same step: loss, backward
+pass, clipping, fused AdamW, all in fp32. Ours has the optimizer of the library, the
+others that of PyTorch, which does the same arithmetic and loads PyTorch's compiler when
+it is made. `baseline` is what one writes first: packed queries, keys and values, the
+fused attention of PyTorch, GELU, learned positions, all logits at once. Each round also
+times large matrix products, the ceiling.
 
 The peak is that of the whole process as Linux counts it, with Python, PyTorch and, for
-two contenders, their library; what it held before the first step, libraries and weights,
-is told as well. The record goes to data/runs/training-step.json.
+two contenders, their library; beside it stands what the process held before the first
+step, libraries and weights. The record goes to data/runs/training-step.json.
 """
 
 import argparse

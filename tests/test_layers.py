@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cort33x_lib.model.config import CONFIGS
-from cort33x_lib.model.layers import FeedForward, SquaredReLU
+from cort33x_lib.model.layers import Block, FeedForward, SquaredReLU
 from cort33x_lib.model.mixers import MIXERS
 from cort33x_lib.model.norm import Norm, ScaleToOne
 from cort33x_lib.model.transformer import Transformer, initialise
@@ -20,7 +20,9 @@ def random(*shape):
 
 
 def test_backward_passes_of_our_own_equal_finite_differences():
-    assert torch.autograd.gradcheck(ScaleToOne.apply, (random(2, 3, 4), random(4)))
+    for gains in (random(4), random(2, 1, 4)):  # for all heads, for each
+        x = random(3, 5, 2, 4).detach().transpose(1, 2)
+        assert torch.autograd.gradcheck(ScaleToOne.apply, (x.requires_grad_(), gains))
     matrices = random(6, 4), random(4, 6)
     assert torch.autograd.gradcheck(SquaredReLU.apply, (random(2, 3, 4), *matrices))
 
@@ -52,6 +54,33 @@ def test_a_layer_keeps_few_numbers_a_token_for_its_backward_pass(layer, kept):
         y = layer(torch.randn(1, 10, 32, requires_grad=True))
     assert sum(x.numel() for x in saved.values()) == 10 * kept
     y.sum().backward()
+
+
+@pytest.mark.parametrize("letter", MIXERS)
+def test_what_is_made_again_gives_the_same_gradients(letter, monkeypatch):
+    block, generator = Block(letter, TINY), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in block.parameters():
+            weights.normal_(0, 0.2, generator=generator)
+    first = torch.randn(2, 20, 32, generator=generator)
+    shares, made = torch.tensor([0.7, 0.4]), []
+    for norm in (block.mixer_norm, block.feed_forward_norm):
+        norm.register_forward_hook(lambda *_: made.append(_))
+
+    def gradients(worth):
+        monkeypatch.setattr("cort33x_lib.model.layers.WORTH_IT", worth)
+        made.clear()
+        x = first.flip(1).requires_grad_()
+        y, _ = block(2 * x, None, first, shares)
+        inputs = [x, *block.parameters()]
+        slopes = torch.autograd.grad(y.square().sum(), inputs, allow_unused=True)
+        return slopes, len(made)
+
+    kept, once = gradients(first.nbytes + 1)
+    again, often = gradients(first.nbytes)
+    assert once == 2 < often
+    for one, other in zip(kept, again, strict=True):
+        assert one is other is None or torch.equal(one, other)
 
 
 def test_a_layer_computes_in_half_precision_under_autocast():

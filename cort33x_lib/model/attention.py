@@ -117,7 +117,7 @@ class Attention(nn.Module):
         self.key_gain = nn.Parameter(torch.ones(config.head_channels))
 
     def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the first two normalised and rotated.
+        """Queries, keys and values, the first two normalised and rotated together.
 
         (B, T, C), (B,) or (1,) -> (B, H, T, D) and two of (B, G, T, D). Normalised as
         in Dehghani et al. (2023).

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 class ScaleToOne(torch.autograd.Function):
     """Each token divided by its root mean square, then times a gain for each channel.
 
-    (..., C), (C,) -> (..., C). Keeps the input and one number a token.
+    (..., C), (C,) -> (..., C), or gains of more dimensions, (H, 1, C) for instance.
+    Keeps the input and one number a token.
     """
 
     @staticmethod
@@ -44,11 +45,12 @@ def keeps_little(x: Tensor) -> bool:
 def normalise(x: Tensor, gain: Tensor) -> Tensor:
     """Scale each token to root mean square one, then each channel by its gain.
 
-    (..., C), (C,) -> (..., C). Zhang and Sennrich (2019), RMSNorm.
+    (..., C), (C,) -> (..., C), or gains of more dimensions, (H, 1, C) for instance.
+    Zhang and Sennrich (2019), RMSNorm.
     """
     if keeps_little(x):
         return ScaleToOne.apply(x, gain)
-    return F.rms_norm(x, gain.shape, gain)
+    return F.rms_norm(x, gain.shape[-1:]) * gain
 
 
 class Norm(nn.Module):
