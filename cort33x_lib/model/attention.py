@@ -122,19 +122,13 @@ class Attention(nn.Module):
         (B, T, C), (B,) or (1,) -> (B, H, T, D) and two of (B, G, T, D). Normalised as
         in Dehghani et al. (2023).
         """
+        H, G = self.heads, self.key_value_heads
         heads = self.project_in(x).unflatten(2, (-1, self.head_channels))
-        turned, values = heads.transpose(1, 2).split(
-            [self.heads + self.key_value_heads, self.key_value_heads], dim=1
-        )
-        gains = torch.cat(
-            [
-                self.query_gain.expand(self.heads, 1, -1),
-                self.key_gain.expand(self.key_value_heads, 1, -1),
-            ]
-        )  # (H + G, 1, D)
+        turned, values = heads.transpose(1, 2).split([H + G, G], dim=1)
+        gains = (self.query_gain, H), (self.key_gain, G)
+        gain = torch.cat([gain.expand(n, 1, -1) for gain, n in gains])  # (H + G, 1, D)
         angles = rotary_angles(position, x.size(1), self.head_channels)
-        turned = rotate(normalise(turned, gains), angles)
-        queries, keys = turned.split([self.heads, self.key_value_heads], dim=1)
+        queries, keys = rotate(normalise(turned, gain), angles).split([H, G], dim=1)
         return queries, keys, values
 
     def join_heads(self, read: Tensor) -> Tensor:
