@@ -20,9 +20,7 @@ def random(*shape):
 
 
 def test_backward_passes_of_our_own_equal_finite_differences():
-    for gains in (random(4), random(2, 1, 4)):  # for all heads, for each
-        x = random(3, 5, 2, 4).detach().transpose(1, 2)
-        assert torch.autograd.gradcheck(ScaleToOne.apply, (x.requires_grad_(), gains))
+    assert torch.autograd.gradcheck(ScaleToOne.apply, (random(2, 3, 4), random(4)))
     matrices = random(6, 4), random(4, 6)
     assert torch.autograd.gradcheck(SquaredReLU.apply, (random(2, 3, 4), *matrices))
 

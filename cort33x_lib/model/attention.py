@@ -117,19 +117,19 @@ class Attention(nn.Module):
         self.key_gain = nn.Parameter(torch.ones(config.head_channels))
 
     def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the first two normalised and rotated together.
+        """Queries, keys and values, the first two normalised and rotated.
 
         (B, T, C), (B,) or (1,) -> (B, H, T, D) and two of (B, G, T, D). Normalised as
         in Dehghani et al. (2023).
         """
-        H, G = self.heads, self.key_value_heads
         heads = self.project_in(x).unflatten(2, (-1, self.head_channels))
-        turned, values = heads.transpose(1, 2).split([H + G, G], dim=1)
-        gains = (self.query_gain, H), (self.key_gain, G)
-        gain = torch.cat([gain.expand(n, 1, -1) for gain, n in gains])  # (H + G, 1, D)
+        queries, keys, values = heads.transpose(1, 2).split(
+            [self.heads, self.key_value_heads, self.key_value_heads], dim=1
+        )
         angles = rotary_angles(position, x.size(1), self.head_channels)
-        queries, keys = rotate(normalise(turned, gain), angles).split([H, G], dim=1)
-        return queries, keys, values
+        queries = normalise(queries, self.query_gain)
+        keys = normalise(keys, self.key_gain)
+        return rotate(queries, angles), rotate(keys, angles), values
 
     def join_heads(self, read: Tensor) -> Tensor:
         """Put the heads side by side and project them back.

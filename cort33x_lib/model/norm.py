@@ -14,8 +14,7 @@ from torch.autograd.function import once_differentiable
 class ScaleToOne(torch.autograd.Function):
     """Each token divided by its root mean square, then times a gain for each channel.
 
-    (..., C), (C,) -> (..., C), or gains of more dimensions, (H, 1, C) for instance.
-    Keeps the input and one number a token.
+    (..., C), (C,) -> (..., C). Keeps the input and one number a token.
     """
 
     @staticmethod
@@ -31,7 +30,7 @@ class ScaleToOne(torch.autograd.Function):
         x, gain, scale = context.saved_tensors
         unit = x * scale  # (..., C)
         product = given * unit
-        gain_gradient = product.sum_to_size(gain.shape)
+        gain_gradient = product.sum(dim=list(range(x.dim() - 1)))  # (C,)
         along = product.mul_(gain).mean(-1, keepdim=True)  # (..., 1)
         slope = torch.mul(given, gain, out=product)
         return slope.addcmul_(unit, along, value=-1).mul_(scale), gain_gradient
@@ -45,12 +44,11 @@ def keeps_little(x: Tensor) -> bool:
 def normalise(x: Tensor, gain: Tensor) -> Tensor:
     """Scale each token to root mean square one, then each channel by its gain.
 
-    (..., C), (C,) -> (..., C), or gains of more dimensions, (H, 1, C) for instance.
-    Zhang and Sennrich (2019), RMSNorm.
+    (..., C), (C,) -> (..., C). Zhang and Sennrich (2019), RMSNorm.
     """
     if keeps_little(x):
         return ScaleToOne.apply(x, gain)
-    return F.rms_norm(x, gain.shape[-1:]) * gain
+    return F.rms_norm(x, gain.shape, gain)
 
 
 class Norm(nn.Module):

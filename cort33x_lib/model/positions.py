@@ -47,8 +47,9 @@ class Rotation(torch.autograd.Function):
         context.way = way
         cosine, sine = angles.to(x.device, x.dtype).unbind(1)  # (B, 1, T, D/2) each
         cosine, sine = torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
+        turned = x * cosine
         other = x.roll(x.size(-1) // 2, dims=-1)  # the second of a pair, and the first
-        return (x * cosine).addcmul_(other, sine, value=way)
+        return turned.addcmul_(other, sine, value=way)
 
     @staticmethod
     def backward(context: Any, given: Tensor) -> tuple[Tensor, None, None]:
