@@ -3,18 +3,18 @@
     .venv/bin/pip install transformers
     .venv/bin/python benchmarks/model.py [--quick] [--cells CELL ...]
 
-Every measurement is a process of its own, contenders take turns round by round, and
-the record holds medians with their range: ratios within one round count, seconds differ
-from day to day. It says in how many rounds each cell was measured; a cell that is
-measured again replaces the old one.
+Each contender is a process of its own. The processes of a cell live side by side and
+take their steps in turn, round by round, in an order that moves on by one each time: so
+what is compared is a second apart. The record holds medians with their range, and
+ratios within one round. A cell that is measured again replaces the old one.
 
 The contenders of a cell have the same layers, channels, vocabulary and, by the width of
 their feed-forward layers, as many parameters; they take the same step: loss, backward
 pass, clipping, fused AdamW, all in fp32. Ours has the optimizer of the library, the
 others that of PyTorch, which does the same arithmetic and loads PyTorch's compiler when
 it is made. `baseline` is what one writes first: packed queries, keys and values, the
-fused attention of PyTorch, GELU, learned positions, all logits at once. Each round also
-times large matrix products, the ceiling.
+fused attention of PyTorch, GELU, learned positions, all logits at once. Large matrix
+products are timed before each cell, the ceiling.
 
 The peak is that of the whole process as Linux counts it, with Python, PyTorch and, for
 two contenders, their library; beside it stands what the process held before the first
@@ -30,7 +30,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ CELLS = {  # the model, rows and tokens of a batch
     "tour, 4 x 256": (TOUR, 4, 256),
     "cort33x, 1 x 4,096": (LONG, 1, 4096),
 }
-STEPS = {"tour, 4 x 256": 40}  # elsewhere three, besides one not counted
+STEPS = {"tour, 4 x 256": 8}  # in a turn; elsewhere one
 GROWN = replace(CORT33X, channels=256, heads=4, feed_forward=1024)
 GROWTH = {
     "length": {T: (replace(GROWN, context=T), 1, T) for T in (256, 1024, 2048)},
@@ -195,31 +195,36 @@ def memory_mb(kind: str) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def measure(contender: str, config: ModelConfig, rows: int, tokens: int, steps: int):
-    """Tokens per second of the median step, one not counted; peak; parameters."""
+def take_turns(contender: str, config: ModelConfig, rows: int, tokens: int) -> None:
+    """In a process of its own: for each line read, a number of steps; one line written.
+
+    Tokens per second of the median step, memory before the first and at most.
+    """
     torch.manual_seed(0)
     model = build(contender, config)
     make = peers_optimizer if contender in PEERS else make_optimizer
     optimizer = make(model, RECIPES["cort33x"])
     before = memory_mb("VmRSS")
     generator = torch.Generator().manual_seed(0)
-    taken = []
-    for _ in range(steps + 1):
-        shape = rows, tokens + 1
-        ids = torch.randint(0, config.vocabulary, shape, generator=generator)
-        batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-        started = time.perf_counter()
-        take_step(model, optimizer, [batch], 3e-4, 1.0)
-        taken.append(time.perf_counter() - started)
-    return {
-        "tokens_per_second": rows * tokens / median(taken[1:]),
-        "before_mb": before,
-        "peak_mb": memory_mb("VmHWM"),
-        "parameters": count(model),
-    }
+    for line in sys.stdin:
+        taken = []
+        for _ in range(int(line)):
+            shape = rows, tokens + 1
+            ids = torch.randint(0, config.vocabulary, shape, generator=generator)
+            batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+            started = time.perf_counter()
+            take_step(model, optimizer, [batch], 3e-4, 1.0)
+            taken.append(time.perf_counter() - started)
+        answer = {
+            "tokens_per_second": rows * tokens / median(taken),
+            "before_mb": before,
+            "peak_mb": memory_mb("VmHWM"),
+            "parameters": count(model),
+        }
+        print(json.dumps(answer), flush=True)
 
 
-def ceiling() -> dict[str, float]:
+def ceiling() -> float:
     """GFLOP/s of matrix products as large as those of a feed-forward layer."""
     x, weight = torch.randn(1024, 512), torch.randn(512, 2048)
     taken = []
@@ -227,7 +232,7 @@ def ceiling() -> dict[str, float]:
         started = time.perf_counter()
         x @ weight
         taken.append(time.perf_counter() - started)
-    return {"gflops": 2 * 1024 * 512 * 2048 / median(taken[10:]) / 1e9}
+    return 2 * 1024 * 512 * 2048 / median(taken[10:]) / 1e9
 
 
 def places() -> dict[str, tuple[ModelConfig, int, int]]:
@@ -246,94 +251,117 @@ def taking_part(cell: str) -> list[str]:
     return CONTENDERS[:2] if cell in CELLS else ["mixed", "uniform", "baseline"]
 
 
-def child(*arguments: str) -> dict:
-    command = [sys.executable, __file__, *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    if found.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {found.stderr[-2000:]}")
-    return json.loads(found.stdout.splitlines()[-1])
+class Process:
+    """A contender that waits for its turns."""
+
+    def __init__(self, cell: str, name: str):
+        self.name = f"{cell}: {name}"
+        command = [sys.executable, __file__, "--turns", cell, name]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def turn(self, steps: int) -> dict:
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.name} ended before its turn, see above")
+        return json.loads(answer)
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+def measure(cell: str, rounds: int) -> dict[str, list[dict]]:
+    """What each contender answered in each round; two steps before are not counted."""
+    names = taking_part(cell)
+    running = {name: Process(cell, name) for name in names}
+    for process in running.values():
+        process.turn(2)
+    found: dict[str, list[dict]] = {name: [] for name in names}
+    for turned in tqdm(range(rounds), cell, leave=False):
+        first = turned % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(running[name].turn(STEPS.get(cell, 1)))
+    for process in running.values():
+        process.end()
+    return found
 
 
 def summed_up(measured: list[dict[str, float]]) -> dict:
-    """The median of each number, and the range of those that vary."""
-    summary: dict = {}
-    for name in measured[0]:
-        numbers = [one[name] for one in measured]
-        summary[name] = numbers[0]
-        if name != "parameters":
-            summary[name] = round(median(numbers), 1)
-            summary[f"{name}_range"] = [round(min(numbers), 1), round(max(numbers), 1)]
-    return summary
+    """The median and the range of the speed; the peak, and what does not vary."""
+    speeds = [one["tokens_per_second"] for one in measured]
+    return {
+        "tokens_per_second": round(median(speeds), 1),
+        "tokens_per_second_range": [round(min(speeds), 1), round(max(speeds), 1)],
+        "before_mb": round(measured[0]["before_mb"], 1),
+        "peak_mb": round(max(one["peak_mb"] for one in measured), 1),
+        "parameters": measured[0]["parameters"],
+    }
 
 
-def summary_of(found: dict) -> dict:
-    """Medians and ranges of each cell and contender, and how many times as fast `mixed`
-    was in the same round; for ours, GFLOP/s as counted."""
-    cells: dict = {}
-    for (cell, contender), measured in found.items():
-        summary = summed_up(measured)
+def summary_of(cell: str, found: dict[str, list[dict]]) -> dict:
+    """Medians and ranges of each contender, and how many times as fast `mixed` was in
+    the same round; for ours, GFLOP/s as counted."""
+    summary = {}
+    for contender, measured in found.items():
+        summary[contender] = one = summed_up(measured)
         if contender in ("mixed", "uniform"):
             config, _, tokens = places()[cell]
             if contender == "uniform":
                 config = replace(config, pattern="F" * len(config.pattern))
             work = 3 * sum(forward_flops(config, tokens).values())
-            summary["gflops"] = round(work * summary["tokens_per_second"] / 1e9, 1)
+            one["gflops"] = round(work * one["tokens_per_second"] / 1e9, 1)
         if contender != "mixed":
-            pairs = zip(found[cell, "mixed"], measured, strict=True)
             name = "tokens_per_second"
-            ratios = [ours[name] / theirs[name] for ours, theirs in pairs]
-            sides = min(ratios), median(ratios), max(ratios)
-            summary["mixed_ratio"] = [round(ratio, 3) for ratio in sides]
-        cells.setdefault(cell, {})[contender] = summary
-    return cells
+            ratios = sorted(
+                ours[name] / theirs[name]
+                for ours, theirs in zip(found["mixed"], measured, strict=True)
+            )
+            sides = ratios[0], median(ratios), ratios[-1]
+            one["mixed_ratio"] = [round(ratio, 3) for ratio in sides]
+            quarters = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+            one["mixed_ratio_middle_half"] = [round(x, 3) for x in quarters[::2]]
+    return summary
 
 
-def write_record(found: dict) -> None:
-    measured = summary_of(
-        {key: many for key, many in found.items() if key != "ceiling"}
-    )
-    rounds = {cell: len(found[cell, "mixed"]) for cell in measured}
+def write_record(cell: str, summary: dict, rounds: int, gflops: float) -> None:
+    """Put one cell into the record."""
     kept = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
     record = {
         "machine": describe_machine() | {"transformers": version("transformers")},
-        "rounds": kept.get("rounds", {}) | rounds,
-        "ceiling": summed_up(found["ceiling"]),
-        "cells": kept.get("cells", {}) | measured,
+        "rounds": kept.get("rounds", {}) | {cell: rounds},
+        "ceiling": kept.get("ceiling", {}) | {cell: round(gflops, 1)},
+        "cells": kept.get("cells", {}) | {cell: summary},
     }
     write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one round, no record")
+    parser.add_argument("--quick", action="store_true", help="two rounds, no record")
     parser.add_argument("--cells", nargs="*", default=list(places()))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("CELL", "CONTENDER", "STEPS"))
-    parser.add_argument("--ceiling", action="store_true")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--turns", nargs=2, metavar=("CELL", "CONTENDER"))
     given = parser.parse_args()
-    if given.ceiling:
-        return print(json.dumps(ceiling()))
-    if given.one:
-        cell, contender, steps = given.one
-        return print(json.dumps(measure(contender, *places()[cell], int(steps))))
+    if given.turns:
+        cell, contender = given.turns
+        return take_turns(contender, *places()[cell])
     rounds, cells = given.rounds, given.cells
     if given.quick:
-        rounds, cells = 1, list(CELLS)
-    found: dict = {}
-    for _ in tqdm(range(rounds), "rounds"):
-        found.setdefault("ceiling", []).append(child("--ceiling"))
-        wanted = [(cell, name) for cell in cells for name in taking_part(cell)]
-        for cell, contender in tqdm(wanted, leave=False):
-            one = child("--one", cell, contender, str(STEPS.get(cell, 3)))
-            found.setdefault((cell, contender), []).append(one)
-        if not given.quick:  # each round leaves a whole record
-            write_record(found)
-    print(found["ceiling"])
-    others = {key: value for key, value in found.items() if key != "ceiling"}
-    for cell, contenders in summary_of(others).items():
-        for name, one in contenders.items():
-            print(f"{cell:40} {name:9} {one['tokens_per_second']:8,.0f} tokens/s "
-                  f"{one['peak_mb']:7,.0f} MB {one['parameters']:12,}")  # fmt: skip
+        rounds, cells = 2, list(CELLS)
+    for cell in tqdm(cells, "cells"):
+        gflops = ceiling()
+        summary = summary_of(cell, measure(cell, rounds))
+        if not given.quick:
+            write_record(cell, summary, rounds, gflops)
+        for name, one in summary.items():
+            tqdm.write(
+                f"{cell:40} {name:9} {one['tokens_per_second']:8,.0f} tokens/s "
+                f"{one['peak_mb']:7,.0f} MB, mixed is {one.get('mixed_ratio', [1])} "
+                "times as fast"
+            )
 
 
 if __name__ == "__main__":
