@@ -86,19 +86,15 @@ def steps_of(model, optimizer, count, seed):
         take_step(model, optimizer, [(ids[:, :-1], ids[:, 1:])], 1e-3, 1.0)
 
 
-def groups_for(model):
-    return [{"params": [*model.parameters()]}]
-
-
 @pytest.mark.parametrize("ours", [AdamW, FusedAdamW])
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_one_goes_on_from_the_state_of_the_other(ours, ours_first):
     kinds = [ours, torch.optim.AdamW]
     kinds = kinds if ours_first else kinds[::-1]
     whole, model = Transformer(TINY).double(), Transformer(TINY).double()
-    steps_of(whole, before := kinds[0](groups_for(whole), lr=1e-3), 5, seed=0)
-    steps_of(model, first := kinds[0](groups_for(model), lr=1e-3), 5, seed=0)
-    second = kinds[1](groups_for(model), lr=1e-3)
+    steps_of(whole, before := kinds[0](whole.parameters(), lr=1e-3), 5, seed=0)
+    steps_of(model, first := kinds[0](model.parameters(), lr=1e-3), 5, seed=0)
+    second = kinds[1](model.parameters(), lr=1e-3)
     tensors = {name: x.clone() for name, x in remembered(model, first).items()}
     recall(model, second, tensors)
     steps_of(model, second, 5, seed=1)

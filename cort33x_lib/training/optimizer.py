@@ -25,11 +25,14 @@ FUSED = {"cpu", "cuda", "mps", "xpu"}  # devices that have a fused AdamW
 class Optimizer:
     """Groups of weights with their numbers, and what is remembered of each weight.
 
-    Both are named as in `torch.optim`. A group needs `params`, a list of weights; the
-    numbers that it does not bring are those that all groups share.
+    Both are named as in `torch.optim`. A group has `params`, a list of weights, and
+    maybe numbers of its own; weights alone are one group.
     """
 
-    def __init__(self, groups: Iterable[dict], **numbers: Any):
+    def __init__(self, groups: Iterable[dict | Tensor], **numbers: Any):
+        groups = [*groups]
+        if all(isinstance(one, Tensor) for one in groups):
+            groups = [{"params": groups}]
         self.param_groups = [numbers | group for group in groups]
         self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
@@ -60,7 +63,7 @@ class AdamW(Optimizer):
 
     def __init__(
         self,
-        groups: Iterable[dict],
+        groups: Iterable[dict | Tensor],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -165,7 +168,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        groups: Iterable[dict],
+        groups: Iterable[dict | Tensor],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

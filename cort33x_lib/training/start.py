@@ -32,7 +32,7 @@ def short_training(device: str, precision: torch.dtype) -> Tensor:
     -> (parameters,). Weights and batch are made on the CPU, the same on each device.
     """
     model = Transformer(CONFIGS["tiny"]).to(device, precision)
-    descent = Descent([{"params": [*model.parameters()]}])
+    descent = Descent(model.parameters())
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         ids = torch.randint(0, 64, (4, 33), generator=generator)  # (B, T + 1)
