@@ -5,8 +5,8 @@
 
 Each contender is a process of its own. The processes of a cell live side by side and
 take their steps in turn, round by round, in an order that moves on by one each time: so
-what is compared is a second apart. The record holds medians with their range, and
-ratios within one round. A cell that is measured again replaces the old one.
+what is compared is seconds apart. The record holds medians with their range, and ratios
+within one round. A cell that is measured again replaces the old one.
 
 The contenders of a cell have the same layers, channels, vocabulary and, by the width of
 their feed-forward layers, as many parameters; they take the same step: loss, backward
