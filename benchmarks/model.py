@@ -5,8 +5,9 @@
 
 Each contender is a process of its own. The processes of a cell live side by side and
 take their steps in turn, round by round, in an order that moves on by one each time: so
-what is compared is seconds apart. The record holds medians with their range, and ratios
-within one round. A cell that is measured again replaces the old one.
+what is compared is seconds apart. The record holds medians with their range, and
+quartiles of the ratios within one round. A cell that is measured again replaces the old
+one.
 
 The contenders of a cell have the same layers, channels, vocabulary and, by the width of
 their feed-forward layers, as many parameters; they take the same step: loss, backward
@@ -24,6 +25,7 @@ step, libraries and weights. The record goes to data/runs/training-step.json.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -188,11 +190,10 @@ def peers_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def memory_mb(kind: str) -> float:
-    """The process's memory now, VmRSS, or at most, VmHWM, as Linux counts it."""
+def memory(field: str) -> float:
+    """Memory of this process in MB: VmRSS now, VmHWM at its highest."""
     status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith(kind))
-    return int(line.split()[1]) * 1024 / 1e6
+    return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024 / 1e6
 
 
 def take_turns(contender: str, config: ModelConfig, rows: int, tokens: int) -> None:
@@ -204,7 +205,7 @@ def take_turns(contender: str, config: ModelConfig, rows: int, tokens: int) -> N
     model = build(contender, config)
     make = peers_optimizer if contender in PEERS else make_optimizer
     optimizer = make(model, RECIPES["cort33x"])
-    before = memory_mb("VmRSS")
+    before = memory("VmRSS")
     generator = torch.Generator().manual_seed(0)
     for line in sys.stdin:
         taken = []
@@ -218,7 +219,7 @@ def take_turns(contender: str, config: ModelConfig, rows: int, tokens: int) -> N
         answer = {
             "tokens_per_second": rows * tokens / median(taken),
             "before_mb": before,
-            "peak_mb": memory_mb("VmHWM"),
+            "peak_mb": memory("VmHWM"),
             "parameters": count(model),
         }
         print(json.dumps(answer), flush=True)
@@ -303,7 +304,7 @@ def summed_up(measured: list[dict[str, float]]) -> dict:
 
 def summary_of(cell: str, found: dict[str, list[dict]]) -> dict:
     """Medians and ranges of each contender, and how many times as fast `mixed` was in
-    the same round; for ours, GFLOP/s as counted."""
+    the same round, as quartiles; for ours, GFLOP/s as counted."""
     summary = {}
     for contender, measured in found.items():
         summary[contender] = one = summed_up(measured)
@@ -315,14 +316,11 @@ def summary_of(cell: str, found: dict[str, list[dict]]) -> dict:
             one["gflops"] = round(work * one["tokens_per_second"] / 1e9, 1)
         if contender != "mixed":
             name = "tokens_per_second"
-            ratios = sorted(
+            ratios = [
                 ours[name] / theirs[name]
                 for ours, theirs in zip(found["mixed"], measured, strict=True)
-            )
-            sides = ratios[0], median(ratios), ratios[-1]
-            one["mixed_ratio"] = [round(ratio, 3) for ratio in sides]
-            quarters = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-            one["mixed_ratio_middle_half"] = [round(x, 3) for x in quarters[::2]]
+            ]
+            one["mixed_ratio"] = [round(x, 3) for x in quantiles(ratios, n=4)]
     return summary
 
 
@@ -342,7 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two rounds, no record")
     parser.add_argument("--cells", nargs="*", default=list(places()))
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10, help="two or more")
     parser.add_argument("--turns", nargs=2, metavar=("CELL", "CONTENDER"))
     given = parser.parse_args()
     if given.turns:
@@ -359,8 +357,7 @@ def main() -> None:
         for name, one in summary.items():
             tqdm.write(
                 f"{cell:40} {name:9} {one['tokens_per_second']:8,.0f} tokens/s "
-                f"{one['peak_mb']:7,.0f} MB, mixed is {one.get('mixed_ratio', [1])} "
-                "times as fast"
+                f"{one['peak_mb']:7,.0f} MB {one.get('mixed_ratio', '')}"
             )
 
 

@@ -13,7 +13,6 @@ import ctypes
 import gc
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from model import memory
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from tqdm import tqdm
@@ -76,12 +76,6 @@ WAYS = {
     "dense mask, written out": (written_out, CELLS[:2]),
     "FlexAttention": (flex, CELLS[:1]),
 }
-
-
-def memory(field: str) -> float:
-    """Memory of this process in MB: VmRSS now, VmHWM at its highest."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024 / 1e6
 
 
 def measure(way: str, tokens: int, window: int) -> dict[str, float]:
