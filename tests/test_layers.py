@@ -63,7 +63,7 @@ def test_what_is_made_again_gives_the_same_gradients(letter, monkeypatch):
     first = torch.randn(2, 20, 32, generator=generator)
     shares, made = torch.tensor([0.7, 0.4]), []
     for norm in (block.mixer_norm, block.feed_forward_norm):
-        norm.register_forward_hook(lambda *_: made.append(_))
+        norm.register_forward_hook(lambda *given: made.append(given))
 
     def gradients(worth):
         monkeypatch.setattr("cort33x_lib.model.layers.WORTH_IT", worth)

@@ -123,7 +123,7 @@ def test_a_group_without_gradients_stays_as_it_is(kind):
 
 
 def test_a_step_does_not_load_the_compiler():
-    """It takes a second and 60 MB, and nothing here is compiled by it."""
+    """It takes time and memory, and nothing here is compiled by it."""
     code = """
 import sys, torch
 from cort33x_lib.model.config import CONFIGS

@@ -4,7 +4,7 @@ Chosen: AdamW as in its paper, by PyTorch's fused kernel where the device has on
 does the same arithmetic in fewer passes; Muon for the matrices of the blocks. Each
 group of weights has `rate_scale`: its learning rate is that many times the schedule's.
 Left out: other optimizers, and the base class of `torch.optim`, whose first object
-loads PyTorch's compiler: about a second, and more than 50 MB.
+loads PyTorch's compiler, and holds its memory until the process ends.
 """
 
 from collections import defaultdict
